@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -19,7 +20,10 @@ from selenium.webdriver import Chrome
 from shared.settings import PREFIX, Settings
 from tests.browser import browser, need_browser
 from tests.conftest import StartSystem
+from tests.nginx import PROGRAM as NGINX
+from tests.nginx import need_nginx
 from tests.page.cutting_proxy import CuttingProxy
+from tests.ports import free_port
 from tests.system import REPOSITORY, System
 
 README = (REPOSITORY / "README.md").read_text()
@@ -100,7 +104,7 @@ async def test_the_resume_example_continues_right_after_the_last_saved_event(sys
 
 async def test_the_authentication_blocks_run(start_system: StartSystem, tmp_path: Path) -> None:
     """Runs the two blocks of "Authentication" against a system that replaces `make run`."""
-    blocks = [block for block in BLOCKS if "HEADRACE_AUTH" in block]
+    blocks = [block for block in BLOCKS if "HEADRACE_AUTH=keys" in block]
     assert len(blocks) == 2
     secret = "0f" * 32
     settings = {"auth": "keys,jwt", "jwt_audience": "headrace", "jwt_secret": secret}
@@ -113,6 +117,29 @@ async def test_the_authentication_blocks_run(start_system: StartSystem, tmp_path
         script = script.replace("openssl rand -hex 32", f"echo {secret}")
         answer = await shell(f"export HEADRACE_REDIS_URL={system.broker.url}\n{script}", tmp_path)
         assert "event: done" in answer
+
+
+async def test_two_gateways_serve_one_stream_alone_and_behind_nginx(
+    start_system: StartSystem, tmp_path: Path
+) -> None:
+    need_nginx()
+    system = await start_system(gateways=2, auth="none", trusted_proxies="127.0.0.1")
+    ports = [str(gateway.port) for gateway in system.gateways]
+    addresses = dict(zip(("8000", "8001", "8080", "8443"), [*ports, str(free_port()), str(free_port())], strict=True))
+    two, proxy = block_with("8001$URL"), block_with("nginx -p")
+    for old, new in addresses.items():
+        two = two.replace(f"localhost:{old}", f"localhost:{new}")
+        proxy = re.sub(rf"\b{old}\b", new, proxy)
+    assert "event: done" in await shell(two.replace("curl -N", "curl -sN"))
+
+    shutil.copytree(REPOSITORY / "deploy", tmp_path / "deploy")
+    gateways = tmp_path / "deploy" / "nginx" / "headrace.d" / "gateways.conf"
+    gateways.write_text("".join(f"server 127.0.0.1:{port};\n" for port in ports))
+    proxy = proxy.replace(".venv/bin/", f"{Path(sys.executable).parent}/").replace("nginx -p", f"{NGINX} -p")
+    output = await shell(f"export HEADRACE_REDIS_URL={system.broker.url}\n{proxy}", tmp_path)
+    assert "event: done" in output
+    assert "tokens arrive one by one" in output
+    assert "WRONG" not in output
 
 
 async def test_the_terminal_examples_run(system: System, tmp_path: Path) -> None:

@@ -135,6 +135,9 @@ class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings):
     #: Size of a request together with the earlier turns that it refers to by id.
     max_conversation_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
     heartbeat_s: Annotated[float, Field(gt=0, le=86_400)] = 15
+    #: Silence after which a response begins that waits for its first output, because its client takes the status for
+    #: the outcome. Errors then come inside the stream. 0: never.
+    early_headers_s: Annotated[float, Field(ge=0, le=86_400)] = 30
     retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 1000
     #: A client that reads nothing for this long is disconnected; it can resume.
     write_deadline_s: Annotated[float, Field(ge=1, le=86_400)] = 30

@@ -41,6 +41,11 @@ class DeferredRenderer(Renderer, Protocol):
     failure: events.Error | None
     ignored: tuple[str, ...]
 
+    def open(self) -> bytes:
+        """Return the first bytes of a response whose status is sent before any output. Errors are rendered from now
+        on."""
+        ...
+
 
 async def respond(
     request: Request,
@@ -65,13 +70,13 @@ async def respond(
         return JSONResponse(body_of(stream_id, transcript), headers=headers)
     renderer = renderer_of(stream_id)
     subscription = _subscribe(gateway, submission, renderer)
-    first, chunks = await _first_chunk(request, gateway, caller, subscription)
+    chunks = await _begun(request, gateway, caller, subscription, renderer)
     if renderer.failure is not None:
         await chunks.aclose()
         raise GenerationFailed(renderer.failure)
     add_ignored(headers, (*options.ignored, *renderer.ignored))
     grant = gateway.live_grants.watch(Grant.of(caller))
-    return StreamResponse(_prepended(first, chunks), gateway.settings, grant, headers, subscription)
+    return StreamResponse(chunks, gateway.settings, grant, headers, subscription)
 
 
 async def submit_once(
@@ -122,34 +127,51 @@ def _subscribe(gateway: GatewayState, submission: Submission, renderer: Renderer
     )
 
 
-async def _first_chunk(
-    request: Request, gateway: GatewayState, caller: Principal, subscription: Subscription
-) -> tuple[bytes, AsyncGenerator[bytes, None]]:
-    """Wait for the first chunk; return it with the generator of the others. It is empty if the stream ended without
-    any. Raises as :func:`_while_granted` does."""
+async def _begun(
+    request: Request,
+    gateway: GatewayState,
+    caller: Principal,
+    subscription: Subscription,
+    renderer: DeferredRenderer,
+) -> AsyncGenerator[bytes, None]:
+    """Wait for the first chunk, and return the generator of it and all others. After a long silence, do not wait: the
+    generator then begins with ``renderer.open()``. Raises as :func:`_while_granted` does."""
     chunks = subscription.chunks()
+    first = asyncio.ensure_future(anext(chunks, b""))
     try:
-        return await _while_granted(request, gateway, caller, anext(chunks, b"")), chunks
+        early_s = gateway.settings.early_headers_s or None
+        is_silent = await _while_granted(request, gateway, caller, first, early_s) is None
     except BaseException:
         await chunks.aclose()
         raise
+    return _prepended(renderer.open() if is_silent else b"", first, chunks)
 
 
 async def _while_granted(
-    request: Request, gateway: GatewayState, caller: Principal, waiting: Awaitable[Result]
-) -> Result:
-    """Await ``waiting``, but cancel it if the client disconnects or its credentials end. Raises :class:`Draining` if
-    this gateway drains meanwhile, ClientDisconnect, and :class:`Unauthenticated`."""
+    request: Request,
+    gateway: GatewayState,
+    caller: Principal,
+    waiting: Awaitable[Result],
+    most_s: float | None = None,
+) -> Result | None:
+    """Await ``waiting``, but cancel it if the client disconnects or its credentials end. Return None, and leave it
+    alone, if it takes longer than ``most_s``. Raises :class:`Draining` if this gateway drains meanwhile,
+    ClientDisconnect, and :class:`Unauthenticated`."""
     result = asyncio.ensure_future(waiting)
     leaving = asyncio.create_task(wait_for_disconnect(request.receive))
     with gateway.live_grants.watch(Grant.of(caller)) as ended:
+        is_late = False
         try:
-            await asyncio.wait((result, leaving, ended), return_when=asyncio.FIRST_COMPLETED)
+            awaited = (result, leaving, ended)
+            done, _ = await asyncio.wait(awaited, timeout=most_s, return_when=asyncio.FIRST_COMPLETED)
+            is_late = not done
         finally:
             leaving.cancel()
-            if not result.done():
+            if not result.done() and not is_late:
                 result.cancel()
                 await asyncio.wait((result,))
+    if is_late:
+        return None
     if ended.done():
         raise Unauthenticated("the credentials have expired or were revoked meanwhile")
     if result.cancelled():
@@ -173,12 +195,18 @@ async def _whole_answer(gateway: GatewayState, stream_id: str) -> Transcript:
     return transcript
 
 
-async def _prepended(first: bytes, chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _prepended(
+    opening: bytes, first: asyncio.Future[bytes], chunks: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
     try:
-        yield first
+        if opening:
+            yield opening
+        yield await first
         async for chunk in chunks:
             yield chunk
     finally:
+        if first.cancel():
+            await asyncio.wait((first,))
         await chunks.aclose()
 
 

@@ -23,6 +23,7 @@ class ArchivedLog:
     """A log that has ended. Its pages are those of ``read.lua``. See :class:`StreamSource`."""
 
     lost_after_s = 0.0
+    workers = None
 
     def __init__(self, archived: ArchivedStream, hub: Hub) -> None:
         self._hub = hub

@@ -5,8 +5,10 @@ from typing import Final
 
 from gateway.dialects.replay_filter import ReplayFilter
 from gateway.live.batch import Batch
+from gateway.live.renderer import HEARTBEAT, waiting_comment
 from shared.protocol import events
 from shared.protocol.events import Error, Event, Start
+from shared.protocol.waiting import Waiting
 
 #: Error of a stream that was restarted after the client has received events that no longer count.
 STREAM_RESET: Final = Error(
@@ -21,7 +23,7 @@ class AppendOnlyRenderer:
     """Base class; a dialect implements :meth:`_event` and :meth:`_error`.
 
     ``failure``: an error that came before any output. No frame was rendered for it, so that the caller can respond
-    with an HTTP status instead. ``ignored``: paths of the request's fields that have no effect.
+    with an HTTP status instead, until :meth:`open`. ``ignored``: paths of the request's fields that have no effect.
     """
 
     resumable = False
@@ -32,10 +34,18 @@ class AppendOnlyRenderer:
         self._has_started = False
         self._filter = ReplayFilter()
         self._has_begun = False
+        self._is_open = False
         self._is_over = False
 
     def queued(self, queue_position: int) -> bytes:
         return b""
+
+    def open(self) -> bytes:
+        self._is_open = True
+        return HEARTBEAT
+
+    def waiting(self, waiting: Waiting) -> bytes:
+        return waiting_comment(waiting) if self._is_open or self._has_begun else b""
 
     def render(self, batch: Batch) -> bytes:
         new = self._filter.take(batch)
@@ -64,7 +74,7 @@ class AppendOnlyRenderer:
         if self._is_over:
             return b""
         self._is_over = True
-        if not self._has_begun:
+        if not (self._has_begun or self._is_open):
             self.failure = error
             return b""
         return self._error(error)

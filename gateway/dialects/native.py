@@ -3,10 +3,13 @@
 Synthetic frames carry no ``id:``, so that a client's cursor stays at an event that the stream really contains.
 """
 
+from dataclasses import asdict
+
 import msgspec
 
 from gateway.live.batch import Batch
 from shared.protocol import events
+from shared.protocol.waiting import Waiting
 
 
 class Native:
@@ -19,6 +22,9 @@ class Native:
 
     def queued(self, queue_position: int) -> bytes:
         return _synthetic(b"queued", {"stream_id": self._stream_id, "position": queue_position or None})
+
+    def waiting(self, waiting: Waiting) -> bytes:
+        return _synthetic(b"waiting", asdict(waiting))
 
     def render(self, batch: Batch) -> bytes:
         if batch.native is None:

@@ -52,6 +52,7 @@ class Feed:
         self.tail_key = tail_key(stream_id).encode()
         self.tail_cursor = b""
         self.queue_position: int | None = None  # 1 is next, 0 is unknown; None once a worker has claimed the stream
+        self.awaited = ""  # what Redis last reported to come before the next event; '' if nothing is known
         self.missing = False  # Redis has no state of the stream; a worker may restore it
         self.notified_at = 0.0  # when an append that is being timed was announced; 0 if none is
         self.compared_at: EventId | None = None  # position at the last comparison with Redis
@@ -136,6 +137,7 @@ class Feed:
 
     def _grow(self, before: EventId) -> None:
         """Do what follows new events. ``before``: the position without them."""
+        self.awaited = ""
         self._batches.clear()
         if len(self._events) > 2 * RING:
             cut = len(self._events) - RING
@@ -171,6 +173,13 @@ class Feed:
         """Set the queue position that Redis reports; wake readers if it has changed."""
         if self.queue_position != queue_position:
             self.queue_position = queue_position
+            self.wake()
+
+    def set_awaited(self, awaited: str, at: EventId) -> None:
+        """Set what Redis reports to come after the event ``at``; wake readers if it has changed. Events may have come
+        since the report: then it is outdated."""
+        if self.position == at and self.awaited != awaited:
+            self.awaited = awaited
             self.wake()
 
     def set_missing(self, *, missing: bool) -> None:

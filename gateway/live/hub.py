@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from operator import attrgetter
+from typing import Final
 
 from redis.exceptions import ResponseError
 
@@ -19,18 +20,21 @@ from shared.broker.cluster.node_loops import NodeLoops
 from shared.broker.cluster.shard_channels import listen_to_shards
 from shared.broker.growth import growths_in
 from shared.broker.keys import gateway_channel
+from shared.broker.processes import count_workers
 from shared.broker.queue import queue_positions
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.broker.scripts import HEALING_MS, StreamScripts
 from shared.errors import BrokerUnavailable, ContentUnreadable
 from shared.polling import next_poll
 from shared.protocol.ids import EventId
+from shared.protocol.waiting import Awaited
 from shared.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 #: Interval at which clients that wait receive their new queue position.
 QUEUE_POSITIONS_S = 1.0
+_WITHOUT_WORKER: Final = frozenset({Awaited.QUEUED, Awaited.WORKER_LOST})
 #: Delay before the next try after Redis has failed.
 _RETRY_S = 0.2
 
@@ -42,6 +46,8 @@ class Hub:
     def __init__(self, client: Client, scripts: StreamScripts, settings: Settings, gateway_id: str) -> None:
         self.lost_after_s = settings.lease_s + HEALING_MS / 1000
         self.draining = False
+        #: Number of running workers, while somebody waits for one; None before that.
+        self.workers: int | None = None
         self._client = client
         self._scripts = scripts
         self._channels = {gateway_channel(gateway_id, route): route for route in scripts.routes.all}
@@ -136,6 +142,8 @@ class Hub:
             with suppress(BrokerUnavailable):
                 waiting = [feed.stream_id for feed in feeds]
                 positions = await queue_positions(self._client, waiting, self._scripts.target_limits)
+                if feeds or any(feed.awaited in _WITHOUT_WORKER for feed in self._feeds.values()):
+                    self.workers = await count_workers(self._client)
                 for feed, position in zip(feeds, positions, strict=True):
                     feed.set_queue_position(position)
 

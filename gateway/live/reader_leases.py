@@ -147,8 +147,11 @@ class ReaderLeases:
         replies = (await run_scripts(connection, [*calls, *more]))[: len(feeds)]
         for feed, reply in zip(feeds, replies, strict=True):
             # The notification may have been lost. None comes before the first lease, which makes scripts notify us.
-            if isinstance(reply, LogPosition) and feed.position not in (None, reply.at):
+            if not isinstance(reply, LogPosition):
+                continue
+            if feed.position not in (None, reply.at):
                 self._on_unread(feed)
+            feed.set_awaited(reply.awaited, reply.at)
         return replies
 
 

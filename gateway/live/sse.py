@@ -6,7 +6,7 @@ sending costs a third of sse-starlette's, and an idle client needs three tasks i
 
 import asyncio
 import random
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -18,11 +18,10 @@ from gateway.auth.grants import GrantEnded
 from gateway.edge.body_writer import BODY_WRITER, BodyWriter
 from gateway.edge.headers import Field
 from gateway.edge.middleware import SEND_BODY
+from gateway.live.renderer import HEARTBEAT
 from gateway.live.subscription import Drained, Subscription
 from shared.settings import Settings
 
-#: One newline: after ids, a blank line makes several clients dispatch an empty event (measured, docs/protocol.md).
-HEARTBEAT: Final = b": ping\n"
 #: Clients of a gateway that drains reconnect at random moments within this time.
 _RECONNECT_SPREAD_MS: Final = 2000
 _MAX_WRITE_BYTES: Final = 128 * 1024
@@ -39,6 +38,10 @@ async def _nothing() -> AsyncGenerator[bytes, None]:
 
 
 _FIELDS: Final[tuple[Field, ...]] = tuple(EventSourceResponse(_nothing()).raw_headers)
+
+
+def _ping() -> bytes:
+    return HEARTBEAT
 
 
 class StreamResponse(Response):
@@ -66,7 +69,8 @@ class StreamResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response in a task of its own. Once it has begun, chunks bypass the application's middleware: two
         coroutines hand a chunk to the server, instead of the twenty of an ASGI stack."""
-        client = _Client(send, scope.get(SEND_BODY, send), scope.get(BODY_WRITER), self._settings)
+        heartbeat = _ping if self._subscription is None else self._subscription.heartbeat
+        client = _Client(send, scope.get(SEND_BODY, send), scope.get(BODY_WRITER), self._settings, heartbeat)
         sending = asyncio.create_task(self._send_all(client))
         leaving = asyncio.create_task(wait_for_disconnect(receive))
         with self._grant as ended:
@@ -112,11 +116,19 @@ class _Client:
     """Connection to one client. A single timer, set again only when it fires, serves heartbeats and the write
     deadline."""
 
-    def __init__(self, send: Send, send_body: Send, body: BodyWriter | None, settings: Settings) -> None:
+    def __init__(
+        self,
+        send: Send,
+        send_body: Send,
+        body: BodyWriter | None,
+        settings: Settings,
+        heartbeat: Callable[[], bytes],
+    ) -> None:
         self.stalled = False
         self._send = send
         self._send_body = send_body
         self._body = body
+        self._heartbeat = heartbeat
         self._heartbeat_s = settings.heartbeat_s
         self._deadline_s = settings.write_deadline_s
         self._loop = asyncio.get_running_loop()
@@ -154,7 +166,7 @@ class _Client:
     async def _send_ping(self) -> None:
         # An event may have begun meanwhile; a heartbeat between its pieces would corrupt it.
         if not self._active_sends:
-            await self.send(HEARTBEAT)
+            await self.send(self._heartbeat())
 
     def close(self) -> None:
         self._timer.cancel()

@@ -13,12 +13,13 @@ from typing import Final, Protocol
 
 from gateway.live.batch import Batch
 from gateway.live.feed import Feed, Reader
-from gateway.live.renderer import Renderer
+from gateway.live.renderer import HEARTBEAT, Renderer
 from shared.broker.replies import Gone, LogPage, Lost
 from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id
 from shared.protocol.lifecycle import TERMINAL, Status
+from shared.protocol.waiting import Awaited, Waiting
 
 #: A cursor of no epoch: the whole stream follows, marked with ``reset``.
 RESET: Final = EventId(0, 1)
@@ -33,7 +34,7 @@ class StreamSource(Protocol):
     """Source of a subscription's events; the hub is one.
 
     ``draining``: clients that can resume must leave. ``lost_after_s``: time after which a stream without state counts
-    as lost, because a living worker would have restored it.
+    as lost, because a living worker would have restored it. ``workers``: number of running workers, if it is known.
     """
 
     @property
@@ -41,6 +42,9 @@ class StreamSource(Protocol):
 
     @property
     def lost_after_s(self) -> float: ...
+
+    @property
+    def workers(self) -> int | None: ...
 
     def join(self, reader: Reader) -> AbstractContextManager[Feed]:
         """Count ``reader`` as a reader of its stream while the context is open."""
@@ -84,6 +88,9 @@ class Subscription:
         self._first_page: LogPage | None = log_page
         #: The position last sent to the client; None if the stream does not wait.
         self._queue_position = queue_position if log_page.status is Status.QUEUED else None
+        self._feed: Feed | None = None
+        #: The last reason for a silence that the client was told; '' if it was told none since the last event.
+        self._told = ""
         #: When the log was first found incomplete or missing; None while it is sound.
         self._outage_since: float | None = None
 
@@ -91,6 +98,7 @@ class Subscription:
         """Yield whole frames, up to `done`. A chunk counts as delivered when the next one is requested. Raises
         :class:`Drained` between two frames if this gateway drains."""
         with self._source.join(self) as feed:
+            self._feed = feed
             if frames := self._join_queue(feed):
                 yield frames
             batch = self._empty()
@@ -122,7 +130,7 @@ class Subscription:
             batch = await self._from_log(feed)
         if not batch.events:
             batch = feed.after(self.cursor) or await self._from_log(feed)
-        return batch, self._renderer.render(batch) if batch.events else self._moved_up(feed)
+        return batch, self._renderer.render(batch) if batch.events else self._moved_up(feed) or self._awaited(feed)
 
     @property
     def _must_leave(self) -> bool:
@@ -142,9 +150,32 @@ class Subscription:
         self._queue_position = feed.queue_position
         return self._renderer.queued(feed.queue_position)
 
+    def _awaited(self, feed: Feed) -> bytes:
+        """Return frames with the reason for the silence, if it is a new one."""
+        if feed.awaited in ("", self._told) or self._waits_in_queue or self._outage_since is not None:
+            return b""
+        if feed.awaited == Awaited.QUEUED and self._queue_position is not None:  # it has just been taken
+            return b""
+        self._told = feed.awaited
+        return self._renderer.waiting(Waiting(Awaited(feed.awaited), None, self._source.workers))
+
+    @property
+    def _waits_in_queue(self) -> bool:
+        """True if the client knows that the stream has not been taken, and nothing says that it has."""
+        feed = self._feed
+        return self._queue_position is not None and feed is not None and feed.queue_position is not None
+
+    def heartbeat(self) -> bytes:
+        """Return what shows a silent connection to be alive: whole frames or a comment."""
+        if not self._waits_in_queue:
+            return HEARTBEAT
+        waiting = Waiting(Awaited.QUEUED, self._queue_position or None, self._source.workers)
+        return self._renderer.waiting(waiting) or HEARTBEAT
+
     def _advance(self, feed: Feed, batch: Batch) -> None:
         self.cursor = batch.last
         self._queue_position = None
+        self._told = ""
         self._outage_since = None
         self._source.advanced(feed, batch.last)
 

@@ -143,6 +143,13 @@ async def read_processes(client: Client) -> list[Process]:
     return sorted(found, key=lambda process: (process.kind, process.since, process.id))
 
 
+async def count_workers(client: Client) -> int:
+    """Return the number of workers that have reported lately. Raises :class:`BrokerUnavailable`."""
+    oldest_ms = time.time_ns() // 1_000_000 - _LIFE_MS
+    (ids,) = await run_commands(client, [("ZRANGEBYSCORE", PROCESSES, oldest_ms, "+inf")])
+    return sum(process_id.startswith(b"w") for process_id in ids)
+
+
 async def read_clock_offsets(client: Client, process_ids: Sequence[str]) -> dict[str, float]:
     """Return by how many seconds each process' clock is ahead of this machine's; those without a report are left out.
 

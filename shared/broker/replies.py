@@ -139,11 +139,13 @@ class Refused(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LogPosition:
-    """The status of a stream and the length of its log."""
+    """The status of a stream and the length of its log. ``awaited``: what comes before the next event (a value of
+    :class:`shared.protocol.waiting.Awaited`); '' if nothing is known."""
 
     status: Status
     epoch: int
     length: int
+    awaited: str = ""
 
     @property
     def at(self) -> EventId:
@@ -263,7 +265,7 @@ def parse_removed(raw: list[Any]) -> Removed | None:
 
 
 def parse_log_position(raw: list[Any]) -> LogPosition | None:
-    return LogPosition(parse_status("acknowledge", raw[0]), raw[1], raw[2]) if raw else None
+    return LogPosition(parse_status("acknowledge", raw[0]), raw[1], raw[2], raw[3].decode()) if raw else None
 
 
 def parse_due(raw: list[Any]) -> Due:

@@ -414,6 +414,11 @@ class StreamScripts:
         """Note that a stream waits for a slot of a provider. Replies as :meth:`note_resume` does."""
         return self._note(stream_id, "parked", provider)
 
+    def note_called(self, holder: Holder, provider: str) -> Call[str]:
+        """Note that a provider was called and has said nothing yet, if the caller holds the stream. Replies as
+        :meth:`note_resume` does."""
+        return self._note(holder.stream_id, "called", provider, holder.token)
+
     def note_failure(self, holder: Holder, provider: str, code: str, ledger: Mapping[str, str]) -> Call[str]:
         """Note that a call failed; another may follow. ``ledger``: the fields of the state that keep it, which are
         written if the caller holds the stream. Replies as :meth:`note_resume` does."""

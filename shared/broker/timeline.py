@@ -28,9 +28,9 @@ Fields = Mapping[str, str | None]
 
 @dataclass(frozen=True, slots=True)
 class TimelineEntry:
-    """One entry of a timeline. ``what``: created, parked, claimed, taken_over, provider_failed, first_token,
-    handed_over, resumed, cancel_asked, ended or webhook. ``detail``: the worker, the provider, how it was resumed,
-    why it failed or ended, or the outcome of the webhook."""
+    """One entry of a timeline. ``what``: created, parked, claimed, taken_over, model_silent, provider_failed,
+    first_token, handed_over, resumed, cancel_asked, ended or webhook. ``detail``: the worker, the provider, how it
+    was resumed, why it failed or ended, or the outcome of the webhook."""
 
     at_ms: int
     what: str
@@ -98,6 +98,7 @@ class StreamTimeline:
 
 _NAMES: Final = {
     "parked": "parked",
+    "called": "model_silent",
     "failure": "provider_failed",
     "output": "first_token",
     "handover": "handed_over",

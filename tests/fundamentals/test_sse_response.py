@@ -11,7 +11,8 @@ import pytest
 from starlette.types import Message
 
 from gateway.auth.grants import Grant, GrantEnded, LiveGrants
-from gateway.live.sse import HEARTBEAT, Stalled, StreamResponse
+from gateway.live.renderer import HEARTBEAT
+from gateway.live.sse import Stalled, StreamResponse
 from gateway.live.subscription import Drained
 from shared.settings import Settings
 

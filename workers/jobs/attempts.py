@@ -25,6 +25,7 @@ from workers.jobs.rounds import Candidate, failure_of, untried
 from workers.jobs.router import Router
 from workers.jobs.run import Run, logger, target_of
 from workers.jobs.seam import STARTED_OVER
+from workers.jobs.silent_calls import noted_if_silent
 from workers.providers.base import Provider
 from workers.providers.circuit_breakers import Breakers
 from workers.providers.endpoint import ApiKey
@@ -166,7 +167,8 @@ class ProviderAttempts:
         try:
             if not request.only_count:
                 run.writer.draft.begin_call(provider.name, request.model)
-            with run.log.call(provider.name, request) as span:
+            silence = noted_if_silent(self._client, self._scripts, run, provider.name)
+            with run.log.call(provider.name, request) as span, silence:
                 on_answer = partial(self._answers, target, key)
                 call = Call(provider, request, key, on_answer, partial(run.log.first_token, span), seam)
                 outcome, usage = await self._reader.read(call, run)

@@ -5,6 +5,7 @@ cursor: a replay begins with `start`, which empties the message that they show.
 """
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any, Final
 
 import msgspec
@@ -16,6 +17,7 @@ from gateway.dialects.token_counts import counted
 from gateway.live.batch import Batch
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Start, Token, ToolCall, Usage
+from shared.protocol.waiting import Waiting
 
 #: Final chunk; the caller sends it.
 DONE: Final = b"data: [DONE]\n\n"
@@ -54,6 +56,9 @@ class UiMessageChunks:
         if queue_position:
             frames.append(_chunk("data-queued", data={"position": queue_position}, transient=True))
         return b"".join(frames)
+
+    def waiting(self, waiting: Waiting) -> bytes:
+        return b"".join([*self._begin(), _chunk("data-waiting", data=asdict(waiting), transient=True)])
 
     def render(self, batch: Batch) -> bytes:
         return b"".join([*self._begin(), *self._reset(batch), *self._rendered(batch)])

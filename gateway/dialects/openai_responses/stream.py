@@ -16,8 +16,10 @@ from gateway.dialects.reasoning import Packed, ReasoningCollector, pack
 from gateway.dialects.replay_filter import ReplayFilter
 from gateway.dialects.service_tiers import openai_tier
 from gateway.live.batch import Batch
+from gateway.live.renderer import waiting_comment
 from shared.protocol import events
 from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal, Start, Token, ToolCall
+from shared.protocol.waiting import Waiting
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
 Body = dict[str, Any]
@@ -54,6 +56,9 @@ class ResponseEvents:
 
     def queued(self, queue_position: int) -> bytes:
         return b"".join(self._created())
+
+    def waiting(self, waiting: Waiting) -> bytes:
+        return b"".join([*self._created(), waiting_comment(waiting)])
 
     def render(self, batch: Batch) -> bytes:
         return b"".join([*self._created(), *self._rendered(batch)])

@@ -4,12 +4,22 @@
 -- ARGV: 1 gateway ('' for a poll of the JSON status), 2 reader_lease_ms (0: the last reader has left),
 --       3 epoch, 4 seq (of the leading cursor), 5 window (in events) (all this of each stream)
 -- Status: unchanged
--- Replies for each stream {status, epoch of the last event in the log, events in the log}, or {} if there is no state.
+-- Replies for each stream {status, epoch of the last event in the log, events in the log, what comes before the next
+-- event (`queued`, `taken`, `model` or `worker_lost`; '' if nothing is known)}, or {} if there is no state.
+
+-- `called` is the last epoch whose worker called a provider and heard nothing. Workers of 0.2 do not write it.
+local function awaited(s)
+  if s.status == 'queued' or s.handed_over then return 'queued' end
+  if not held(s) then return 'worker_lost' end
+  if s.epoch == s.log_epoch then return '' end
+  return s.called == s.epoch and 'model' or 'taken'
+end
 
 local function acknowledge(i, at)
   choose_stream(i, i + 3)
   local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, at, at + 4)
-  local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways', 'chunks')
+  local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways', 'chunks', 'lease_until', 'epoch', 'called',
+    'handed_over')
   if not s.status then return {} end
   local log_epoch, n = tonumber(s.log_epoch), count_events(s)
   local last_epoch = epoch_of(n, log_epoch, s.lineage)
@@ -21,7 +31,7 @@ local function acknowledge(i, at)
     redis.call('PEXPIREAT', READERS, redis.call('PEXPIRETIME', STATE))
   end
   -- The readers of a stream that has ended matter to drop.lua only.
-  if not active(s) then return {s.status, last_epoch, n} end
+  if not active(s) then return {s.status, last_epoch, n, ''} end
 
   if gateway == '' then
     -- A poll keeps only an answer alive that no client has streamed: a status page must not keep an abandoned one going.
@@ -42,7 +52,7 @@ local function acknowledge(i, at)
     redis.call('HDEL', STATE, 'full')
     notify_holder(s, 'room')
   end
-  return {s.status, last_epoch, n}
+  return {s.status, last_epoch, n, awaited(s)}
 end
 
 need_whole_slot()

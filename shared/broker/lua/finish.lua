@@ -19,7 +19,7 @@ local OF_RUNNING = {}
 for name in string.gmatch([[
   holder lease_until full lead gateways polled_until grace_ms stored_limit expires counted provider_cursor sources
   prompt_characters max_tokens expected_tokens on_worker_lost may_resume body_hash request_id limited lanes
-  handed_over accounted usage_wait_ms
+  handed_over accounted usage_wait_ms called
 ]], '%S+') do OF_RUNNING[name] = true end
 
 local epoch, holder, first_seq, cap, retention_ms, tombstone_ms, status, only_if_unwatched, tokens, lineage,

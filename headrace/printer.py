@@ -8,7 +8,7 @@ import json
 import re
 import sys
 
-from headrace_client import Event, Json, Refusal, Reset, Token, ToolCall
+from headrace_client import Event, Json, Refusal, Reset, Token, ToolCall, Waiting
 from shared.printable import REPLACEMENT, one_line, printable
 
 
@@ -38,6 +38,8 @@ class AnswerPrinter:
             case ToolCall(complete=True, name=name, arguments=arguments):
                 self._has_shown = True
                 note(f"tool call: {one_line(name or '')} {_compact(json.loads(arguments))}")
+            case Waiting():
+                self._wait(event)
             case Refusal(text=text):
                 self._refusal += text
             case Reset():
@@ -50,6 +52,17 @@ class AnswerPrinter:
         if self._refusal:
             note(f"refusal: {self._refusal}")
         self._text = self._refusal = ""
+
+    def _wait(self, waiting: Waiting) -> None:
+        """Tell a person at a terminal why nothing comes."""
+        if not sys.stderr.isatty():
+            return
+        if waiting.state == "worker_lost":
+            note(("\n" if self._text else "") + "[its worker was lost; another one takes the answer over]")
+        elif waiting.state == "queued" and waiting.workers == 0:
+            note("[no worker is running]")
+        elif waiting.state == "model":
+            note("[waiting for the model]")
 
     def _restart(self) -> None:
         if self._has_shown:

@@ -19,6 +19,8 @@
  * @typedef {{ provider: string, model: string, usage: Usage, cost: Cost | null }} TargetUsage */
 
 /** @typedef {{ type: "queued", eventId: string | null, stream_id: string, position: number | null }} QueuedEvent */
+/** The reason for a silence. `queued`, `taken` (by a worker), `model` (it has said nothing yet) or `worker_lost`.
+ * @typedef {{ type: "waiting", eventId: null, state: "queued" | "taken" | "model" | "worker_lost", position: number | null, workers: number | null }} WaitingEvent */
 /** @typedef {{ eventId: string | null, stream_id: string, provider: string, model: string, attempt: number, ignored?: string[], usage?: Partial<Usage> }} Started */
 /** @typedef {{ type: "start" } & Started} StartEvent */
 /** The answer begins again, because a worker was lost: discard all of it that is shown.
@@ -39,7 +41,7 @@
  * @typedef {{ type: "done", eventId: string | null, finish_reason: string, reason: string | null, usage: Usage | null, usage_by_target?: TargetUsage[], cost: Cost | null }} DoneEvent */
 
 /** An event. A newer gateway may send other types, which may be ignored.
- * @typedef {QueuedEvent | StartEvent | ResetEvent | TokenEvent | ReasoningEvent | RefusalEvent | ToolCallEvent | JsonEvent | ContinuedEvent | ExtraEvent | ErrorEvent | DoneEvent} HeadraceEvent */
+ * @typedef {QueuedEvent | WaitingEvent | StartEvent | ResetEvent | TokenEvent | ReasoningEvent | RefusalEvent | ToolCallEvent | JsonEvent | ContinuedEvent | ExtraEvent | ErrorEvent | DoneEvent} HeadraceEvent */
 
 /** A tool call in the format that `messages` accept.
  * @typedef {{ id: string, type: "function", function: { name: string, arguments: string } }} Call */

@@ -16,6 +16,7 @@ const RENDER_EVERY_MS = 16;
  * @property {string} id  empty until the answer is started
  * @property {string} url  has a ticket: whoever has it may read this answer
  * @property {number | null} position  in the queue; 1 is next
+ * @property {"queued" | "taken" | "model" | "worker_lost" | null} waiting  the reason for a silence; null while output comes
  * @property {string} text
  * @property {string} reasoning
  * @property {string} refusal
@@ -33,6 +34,7 @@ const IDLE = {
   id: "",
   url: "",
   position: null,
+  waiting: null,
   text: "",
   reasoning: "",
   refusal: "",
@@ -98,10 +100,12 @@ class Store {
       this.#show({ id, url });
       for await (const event of stream) {
         if (signal.aborted) return;
-        const position = event.type === "queued" ? event.position : null;
-        this.#show({ status: event.type === "queued" ? "queued" : "streaming", position });
+        const isQueued = event.type === "queued" || (event.type === "waiting" && event.state === "queued");
+        const position = isQueued ? event.position : null;
+        const waiting = event.type === "waiting" ? event.state : isQueued ? "queued" : null;
+        this.#show({ status: isQueued ? "queued" : "streaming", position, waiting });
       }
-      if (!signal.aborted) this.#show({ status: stream.error ? "error" : "done" });
+      if (!signal.aborted) this.#show({ status: stream.error ? "error" : "done", waiting: null });
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof HeadraceError)) throw error;

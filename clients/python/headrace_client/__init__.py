@@ -31,6 +31,7 @@ from headrace_client.events import (
     Start,
     Token,
     ToolCall,
+    Waiting,
 )
 from headrace_client.statuses import (
     Call,
@@ -81,6 +82,7 @@ __all__ = [
     "Token",
     "ToolCall",
     "Usage",
+    "Waiting",
     "WebhookInvalid",
     "verify_webhook",
 ]

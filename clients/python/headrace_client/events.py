@@ -23,6 +23,18 @@ class Queued(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting(Event):
+    """The reason for a silence. ``state``: ``queued``, ``taken`` (by a worker), ``model`` (it has said nothing yet)
+    or ``worker_lost`` (another worker takes over). ``position``: in the queue. ``workers``: number of running
+    workers. Both may be None.
+    """
+
+    state: str = ""
+    position: int | None = None
+    workers: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Start(Event):
     """The provider and the model that answer.
 
@@ -135,6 +147,7 @@ class Other(Event):
 
 _BY_NAME: Final[dict[str, type[Event]]] = {
     "queued": Queued,
+    "waiting": Waiting,
     "start": Start,
     "token": Token,
     "reasoning": Reasoning,

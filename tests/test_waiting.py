@@ -1,0 +1,180 @@
+"""Readers of a silent stream learn why nothing comes, and held responses begin after a while."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+import pytest_asyncio
+
+from tests.fakes import Answer
+from tests.sse_client import Frame
+from tests.system import System
+
+HEARTBEAT_S = 0.5
+EARLY_S = 0.5
+MESSAGES: Any = [{"role": "user", "content": "hi"}]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def slow_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """One gateway and one worker; held responses begin after half a second."""
+    folder = tmp_path_factory.mktemp("waiting")
+    system = System(
+        folder,
+        gateways=1,
+        workers=1,
+        providers=("openai", "anthropic"),
+        heartbeat_s=HEARTBEAT_S,
+        early_headers_s=EARLY_S,
+        provider_retries=0,
+        lease_s=1.5,
+    )
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+async def until(frames: AsyncIterator[Frame], state: str, **members: object) -> list[Frame]:
+    """Read up to the frame ``waiting`` with a state. Return all frames that were read."""
+    seen: list[Frame] = []
+    async with asyncio.timeout(30):
+        async for frame in frames:
+            seen.append(frame)
+            if frame.event == "waiting" and frame.data["state"] == state and members.items() <= frame.data.items():
+                return seen
+    raise AssertionError(f"no frame {state}; there were {seen}")
+
+
+async def rest_of(frames: AsyncIterator[Frame]) -> list[Frame]:
+    async with asyncio.timeout(30):
+        return [frame async for frame in frames]
+
+
+async def test_a_reader_learns_what_a_silent_stream_waits_for(slow_system: System) -> None:
+    system, (worker,) = slow_system, slow_system.workers
+    gate = asyncio.Event()
+    system.fake.play("silent", Answer(gate=gate))
+    worker.signal(signal.SIGTERM)
+    await worker.wait()
+    async with await system.stream("silent", on_disconnect="continue") as connection:
+        frames = connection.frames()
+        seen = await until(frames, "queued", position=1, workers=0)
+        seen += await until(frames, "queued", position=1, workers=0)  # with each heartbeat
+        worker.start()
+        seen += await until(frames, "model")
+        async with await system.read(connection.stream_id) as late:
+            late_frames = late.frames()
+            assert [frame.data["state"] for frame in await until(late_frames, "model")] == ["model"]
+            worker.signal(signal.SIGKILL)
+            await worker.wait()
+            seen += await until(frames, "worker_lost")
+            await until(late_frames, "worker_lost")
+            worker.start()
+            seen += await until(frames, "model")
+            gate.set()
+            seen += await rest_of(frames)
+            await rest_of(late_frames)
+    assert seen[0].event == "queued"
+    assert {frame.id for frame in seen if frame.event == "waiting"} == {None}
+    whole = [frame for frame in seen if frame.id is not None]
+    assert (whole[0].event, whole[-1].event) == ("start", "done")
+    assert "".join(frame.data["token"] for frame in whole if frame.event == "token") == "Hello, world."
+    for at, frame in enumerate(whole[:-1], 1):
+        async with await system.read(connection.stream_id, frame.at) as again:
+            assert [(each.id, each.data) for each in await again.rest()] == [(w.id, w.data) for w in whole[at:]]
+    history = await system.field(connection.stream_id, "history") or ""
+    assert history.count(":called:openai") == 2
+
+
+async def test_a_fast_answer_has_no_waiting(slow_system: System) -> None:
+    slow_system.fake.play("fast", Answer())
+    async with await slow_system.stream("fast") as connection:
+        frames = await connection.rest()
+    assert "waiting" not in {frame.event for frame in frames}
+    assert ":called:" not in (await slow_system.field(connection.stream_id, "history") or "")
+
+
+async def test_the_ai_sdk_gets_transient_parts(slow_system: System) -> None:
+    gate = asyncio.Event()
+    slow_system.fake.play("parts", Answer(gate=gate))
+    message = {"id": "m1", "role": "user", "parts": [{"type": "text", "text": "hi"}]}
+    body = {"id": "silent-chat", "messages": [message], "model": "openai/parts"}
+    parts: list[Any] = []
+    async with slow_system.http.stream("POST", f"{slow_system.url}/api/chat", json=body) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data: {"):
+                parts.append(json.loads(line.removeprefix("data: ")))
+                if parts[-1]["type"] == "data-waiting" and parts[-1]["data"]["state"] == "model":
+                    gate.set()
+    waiting = [part for part in parts if part["type"] == "data-waiting"]
+    assert parts[0]["type"] == "start"
+    assert all(part["transient"] for part in waiting)
+    assert waiting[-1]["data"] == {"state": "model", "position": None, "workers": waiting[-1]["data"]["workers"]}
+    assert parts[-1]["type"] == "finish"
+
+
+@asynccontextmanager
+async def early_response(system: System, route: str, model: str) -> AsyncIterator[httpx2.Response]:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 99, "stream": True}
+    async with system.http.stream("POST", f"{system.url}{route}", json=body) as response:
+        yield response
+
+
+@pytest.mark.parametrize(("route", "provider"), [("/v1/chat/completions", "openai"), ("/v1/messages", "anthropic")])
+async def test_a_held_response_begins_before_the_first_word(slow_system: System, route: str, provider: str) -> None:
+    gate = asyncio.Event()
+    slow_system.fake.play("held", Answer(gate=gate))
+    received = b""
+    async with asyncio.timeout(30), early_response(slow_system, route, f"{provider}/held") as response:
+        assert response.status_code == 200
+        async for piece in response.aiter_raw():
+            received += piece
+            if b": waiting model\n" in received:
+                gate.set()
+    silence, _, answer = received.partition(b"data: ")
+    assert set(silence.splitlines()) >= {b": ping", b": waiting model"}
+    assert b"world" in answer
+
+
+async def test_both_sdks_raise_an_error_after_an_early_status(slow_system: System) -> None:
+    gate = asyncio.Event()
+    slow_system.fake.play("broken", Answer(gate=gate, deltas=(), end="error_in_band"))
+    url = slow_system.url
+    async with (
+        asyncio.timeout(60),
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="x", max_retries=0) as of_openai,
+        anthropic.AsyncAnthropic(base_url=url, api_key="x", max_retries=0) as of_anthropic,
+    ):
+        chunks = await of_openai.chat.completions.create(model="openai/broken", messages=MESSAGES, stream=True)
+        events = await of_anthropic.messages.create(
+            model="anthropic/broken", max_tokens=99, messages=MESSAGES, stream=True
+        )
+        gate.set()
+        with pytest.raises(openai.APIError):
+            async for _ in chunks:
+                pass
+        with pytest.raises(anthropic.APIError):
+            async for _ in events:
+                pass
+
+
+async def test_an_answer_as_json_keeps_its_status(slow_system: System) -> None:
+    slow_system.fake.play("whole", Answer(first_delay_s=3 * EARLY_S, status=400))
+    body = {"model": "openai/whole", "messages": MESSAGES}
+    response = await slow_system.http.post(f"{slow_system.url}/v1/chat/completions", json=body)
+    assert response.status_code == 400
+
+
+async def test_an_error_before_the_limit_keeps_its_status(slow_system: System) -> None:
+    slow_system.fake.play("refused", Answer(status=400))
+    async with early_response(slow_system, "/v1/chat/completions", "openai/refused") as response:
+        assert response.status_code == 400

@@ -242,7 +242,7 @@ async def test_a_failure_after_output_is_raised_in_the_stream(system: System, cl
 @pytest.mark.parametrize(
     ("body", "param", "expected"),
     [
-        ({"messages": USER}, "model", "field required"),
+        ({"messages": USER}, "model", "missing; add it"),
         ({"model": "m", "messages": []}, "messages", "at least 1"),
         ({"model": "m", "messages": USER, "n": 2}, "n", "only 1"),
         ({"model": "m", "messages": USER, "modalities": ["text", "audio"]}, "modalities", "not supported"),

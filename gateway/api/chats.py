@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 
 from gateway.api.chat_models import ChatList, ChatTurns
 from gateway.api.error_catalog import CALLER, error_responses
@@ -57,6 +57,7 @@ async def read_chat(
     """Return the turns of a chat, the oldest first; pass ``next_page`` as ``page``. Large turns make a page
     shorter."""
     caller.need(Scope.READ)
+    _check_given(chat_id)
     after, name = _parsed(page), ChatName(account_of(caller.id), chat_id)
     gateway.body_memory.begin(None if caller is ANONYMOUS else caller.id)
     chat = await find_chat(gateway.client, name)
@@ -84,8 +85,15 @@ async def read_chat(
 async def delete_chat(gateway: Gateway, caller: Caller, chat_id: str) -> None:
     """Cancel the running streams of a chat, and delete the content of all of them."""
     caller.need(Scope.CANCEL)
+    _check_given(chat_id)
     if not await delete_all(gateway, caller, ChatName(account_of(caller.id), chat_id)):
         raise ChatNotFound(_NOT_FOUND)
+
+
+def _check_given(chat_id: str) -> None:
+    """Refuse ``/chats/`` as a path that no route has."""
+    if not chat_id:
+        raise HTTPException(404)
 
 
 def _parsed(page: str | None) -> tuple[int, str] | None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import ModelCard, ModelList
@@ -55,6 +55,8 @@ async def models(
 @router.get("/v1/models/{name:path}", include_in_schema=False)
 async def model(gateway: Gateway, caller: Caller, name: str) -> ModelCard:
     """Return the model of this name; 404 if it is not listed, or the credentials do not allow it."""
+    if not name:
+        raise HTTPException(404)
     return _card(await gateway.models.find(name, caller.models))
 
 

@@ -90,4 +90,4 @@ def _problem_of(error: ErrorDetails, field: str) -> str:
     if error["type"] == "extra_forbidden":
         return f"{place}unknown field; use {', '.join(TimeoutChanges.model_fields)}"
     text = text_of(error, None if inner else Settings.model_fields[field])
-    return place + (text.replace("a number", "a number of seconds") if field.endswith("_s") else text)
+    return place + (text.replace("set a number", "set a number of seconds") if field.endswith("_s") else text)

@@ -243,7 +243,7 @@ async def test_a_failure_after_output_is_raised_in_the_stream(system: System, cl
     ("body", "param", "expected"),
     [
         ({"messages": USER}, "model", "missing; add it"),
-        ({"model": "m", "messages": []}, "messages", "at least 1"),
+        ({"model": "m", "messages": []}, "messages", "must not be empty"),
         ({"model": "m", "messages": USER, "n": 2}, "n", "only 1"),
         ({"model": "m", "messages": USER, "modalities": ["text", "audio"]}, "modalities", "not supported"),
         ({"model": "m", "messages": USER, "audio": {}}, "audio", "not supported"),

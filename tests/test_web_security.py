@@ -218,8 +218,8 @@ DEEP = 100_000
 @pytest.mark.parametrize(
     ("body", "status", "names"),
     [
-        (b'{"model":"m","messages":' + b"[" * DEEP, 400, "recursion limit"),
-        (b'{"model":"m","messages":[],"x":' + b'{"a":' * DEEP, 400, "recursion limit"),
+        (b'{"model":"m","messages":' + b"[" * DEEP, 400, "nested too deep"),
+        (b'{"model":"m","messages":[],"x":' + b'{"a":' * DEEP, 400, "nested too deep"),
         (
             ask("m")
             | {

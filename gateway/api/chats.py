@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, HTTPException, Query
 
 from gateway.api.chat_models import ChatList, ChatTurns
+from gateway.api.descriptions import CHATS
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.auth.principal import ANONYMOUS
 from gateway.chats.archived_chats import delete_all, list_all_chats, list_all_members
@@ -17,7 +18,7 @@ from shared.errors import ChatGone, ChatNotFound, InvalidRequest
 from shared.rate_limits import account_of
 from shared.scopes import Scope
 
-router = APIRouter()
+router = APIRouter(tags=[CHATS])
 
 _NOT_FOUND: Final = "chat_id: no such chat; check it and your credentials"
 _GONE: Final = "chat_id: the messages of this chat are gone"
@@ -27,6 +28,8 @@ Page = Annotated[str | None, Query(max_length=64, json_schema_extra={"pattern": 
 
 @router.get(
     "/chats",
+    operation_id="list_chats",
+    summary="List chats",
     response_model=ChatList,
     responses=error_responses(*CALLER, "invalid_request", "content_unreadable", "archive_unavailable"),
 )
@@ -41,6 +44,8 @@ async def list_own_chats(
 
 @router.get(
     "/chats/{chat_id:path}",
+    operation_id="get_chat",
+    summary="Read the turns of a chat",
     response_model=ChatTurns,
     responses=error_responses(
         *(*CALLER, "chat_not_found", "chat_gone", "stream_recovering", "content_unreadable"),
@@ -79,6 +84,8 @@ async def read_chat(
 
 @router.delete(
     "/chats/{chat_id:path}",
+    operation_id="delete_chat",
+    summary="Delete a chat",
     status_code=204,
     responses=error_responses(*CALLER, "chat_not_found", "archive_unavailable"),
 )

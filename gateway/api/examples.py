@@ -56,4 +56,13 @@ CHAT: Final[dict[str, dict[str, Any]]] = {
         "on_provider_lost": "continue",
     },
 }
+COMPLETION: Final[dict[str, Any]] = {"model": "demo/demo", "messages": [_user("Count to 3")]}
+MESSAGE: Final[dict[str, Any]] = {**COMPLETION, "max_tokens": 100}
+MESSAGE_COUNT: Final[dict[str, Any]] = COMPLETION
+RESPONSE: Final[dict[str, Any]] = {"model": "demo/demo", "input": "Count to 3"}
+UI_MESSAGE: Final[dict[str, Any]] = {
+    "id": "7",
+    "model": "demo/demo",
+    "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Count to 3"}]}],
+}
 TICKET: Final[dict[str, dict[str, Any]]] = {"an_hour": {"life_s": 3600}, "to_cancel": {"may_cancel": True}}

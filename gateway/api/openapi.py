@@ -1,8 +1,9 @@
 """The OpenAPI description at ``/openapi.json``: the parts that routes share, and how it is assembled.
 
 A route names its own statuses. The schemas come from the types that requests are parsed with and responses are made
-of. The version is 3.1, because most generators of clients support no later one. Only 3.2 can describe the events of a
-stream (``itemSchema``), so they are in an extension of the same meaning, :data:`ITEM_SCHEMA`.
+of; those of other dialects are in dialect_schemas.py. The version is 3.1, because most generators of clients support
+no later one. Only 3.2 can describe the events of a stream (``itemSchema``), so they are in an extension of the same
+meaning, :data:`ITEM_SCHEMA`; :func:`as_3_2` converts it.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 
 from gateway.api import error_catalog
+from gateway.api.dialect_schemas import SCHEMAS as DIALECT_SCHEMAS
 from gateway.api.error_catalog import Responses
 from gateway.api.response_models import Cost, ErrorBody, PartialUsage, TargetUsage, Usage
 from gateway.auth.acting import USER_HEADER
@@ -36,8 +38,9 @@ lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to 
 
 With a `chat_id`, `messages` are only the new ones: the earlier turns are added. `GET /chats/{chat_id}` returns them.
 
-Every HTTP error has the same body, `ErrorBody`. In addition to the errors listed with each route there are 400
-`bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
+Every HTTP error of the native routes has the same body, `ErrorBody`. The routes
+for other clients (`/v1/…`) answer in the format of these clients. In addition to the errors listed with each route
+there are 400 `bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
 `method_not_allowed`. A server without authentication answers 403 `not_local` or `origin_refused` on any path."""
 
 _EVENTS: Final = """\
@@ -106,6 +109,8 @@ def install(app: FastAPI, *bodies: type[BaseModel], is_open: bool) -> None:
                 openapi_version=VERSION,
                 description=_ABOUT,
                 routes=app.routes,
+                tags=app.openapi_tags,
+                servers=[{"url": "/", "description": "this server"}],
             )
             app.openapi_schema = _completed(made, bodies, is_open=is_open)
         return app.openapi_schema
@@ -113,11 +118,34 @@ def install(app: FastAPI, *bodies: type[BaseModel], is_open: bool) -> None:
     app.openapi = describe  # type: ignore[method-assign]  # as FastAPI's documentation recommends
 
 
+def as_3_2(described: dict[str, Any]) -> dict[str, Any]:
+    """Return a description as OpenAPI 3.2, in which the events of a stream have a schema."""
+    made = {**described, "openapi": "3.2.0", "paths": {}}
+    for path, operations in described["paths"].items():
+        made["paths"][path] = {
+            method: {**operation, "responses": {s: _response_3_2(r) for s, r in operation["responses"].items()}}
+            for method, operation in operations.items()
+        }
+    return made
+
+
+def _response_3_2(response: dict[str, Any]) -> dict[str, Any]:
+    stream = response.get("content", {}).get("text/event-stream", {})
+    if ITEM_SCHEMA not in stream:
+        return response
+    return {
+        **response,
+        "content": {**response["content"], "text/event-stream": {"itemSchema": stream[ITEM_SCHEMA]}},
+    }
+
+
 def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_open: bool) -> dict[str, Any]:
     for path in made["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # added by the framework to every route with a parameter
+            if not operation["responses"].get("200", {}).get("content", {"": None}):
+                del operation["responses"]["200"]["content"]
             operation["security"] = _security(operation["responses"], is_open=is_open)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
@@ -161,6 +189,7 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
         for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage, Cost)
     ]
     _, made = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
+    made["$defs"] |= DIALECT_SCHEMAS
     frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]
     for kind in events.TYPES:
         name = f"{kind.__name__}Event"

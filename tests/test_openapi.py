@@ -46,6 +46,7 @@ async def fuzz(system: System, folder: Path, users: Path, *options: str) -> tupl
         *("--config-file", str(REPOSITORY / "tests" / "schemathesis.toml")),
         *("run", f"{system.url}/openapi.json", *options),
         *(f"--exclude-tag={tag}" for tag in LOOSELY_DESCRIBED),
+        "--exclude-operation-id=get_model",  # its errors are in a format for clients of two dialects
     ]
     process = await asyncio.create_subprocess_exec(
         *command,

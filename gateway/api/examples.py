@@ -61,7 +61,7 @@ MESSAGE: Final[dict[str, Any]] = {**COMPLETION, "max_tokens": 100}
 MESSAGE_COUNT: Final[dict[str, Any]] = COMPLETION
 RESPONSE: Final[dict[str, Any]] = {"model": "demo/demo", "input": "Count to 3"}
 UI_MESSAGE: Final[dict[str, Any]] = {
-    "id": "7",
+    "id": "weather",
     "model": "demo/demo",
     "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Count to 3"}]}],
 }

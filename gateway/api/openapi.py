@@ -38,10 +38,10 @@ lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to 
 
 With a `chat_id`, `messages` are only the new ones: the earlier turns are added. `GET /chats/{chat_id}` returns them.
 
-Every HTTP error of the native routes has the same body, `ErrorBody`. The routes
-for other clients (`/v1/…`) answer in the format of these clients. In addition to the errors listed with each route
-there are 400 `bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
-`method_not_allowed`. A server without authentication answers 403 `not_local` or `origin_refused` on any path."""
+Every HTTP error of the native routes has the same body, `ErrorBody`. The routes for other clients (`/v1/…`) answer in
+the format of these clients. In addition to the errors listed with each route there are 400 `bad_request` and 431
+`headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405 `method_not_allowed`. A server
+without authentication answers 403 `not_local` or `origin_refused` on any path."""
 
 _EVENTS: Final = """\
 The events of the stream: first those that exist already, then new ones as they are generated. `start` names
@@ -189,6 +189,8 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
         for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage, Cost)
     ]
     _, made = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
+    for schema in made["$defs"].values():
+        _drop_null_defaults(schema)
     made["$defs"] |= DIALECT_SCHEMAS
     frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]
     for kind in events.TYPES:
@@ -197,6 +199,13 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
         frames.append(_frame(kind.TYPE.decode(), _reference(name)))
     made["$defs"]["Frame"] = {"title": "Frame", "description": "One server-sent event.", "oneOf": frames}
     return cast(dict[str, Any], made["$defs"])
+
+
+def _drop_null_defaults(schema: dict[str, Any]) -> None:
+    """Leave out what an absent member means if that is null: generators make a member with a default required."""
+    for member in schema.get("properties", {}).values():
+        if "default" in member and member["default"] is None:
+            del member["default"]
 
 
 def _event(kind: type[events.Event]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import schemathesis
 
-from gateway.api.openapi import as_3_2
+from gateway.api.openapi_route import as_3_2
 
 _KEY = "Idempotency-Key"
 #: Reasons to refuse a request that fits the schema; no schema can express them.

@@ -279,6 +279,19 @@ async def test_security_requirements_are_described(system: System) -> None:
     assert described["GET /chat/{stream_id}"]["security"] == [{}, {"ticket": []}]
 
 
+async def test_examples_of_answers_fit_their_schemas(system: System) -> None:
+    description = await describe(system)
+    found = 0
+    for operation in operations(description).values():
+        for status in {"200", "202"} & set(operation["responses"]):
+            content = operation["responses"][status].get("content", {}).get("application/json", {})
+            for example in content.get("examples", {}).values():
+                schema = {**content["schema"], "components": description["components"]}
+                jsonschema_rs.validator_for(schema).validate(example["value"])
+                found += 1
+    assert found >= 2
+
+
 @pytest.mark.parametrize("name", examples.CHAT)
 async def test_an_example_can_be_sent_unchanged(system: System, name: str) -> None:
     answer = await system.http.post(f"{system.url}/chat", json=examples.CHAT[name])

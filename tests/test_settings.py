@@ -43,7 +43,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, **environment: str) -> list[str]:
         ("HEADRACE_FALLBACKS", "[]", "not a JSON object; use {…}"),
         ("HEADRACE_FALLBACKS", '{"a": "b"}', "a: not a JSON array; use […]"),
         ("HEADRACE_FALLBACKS", '{"a": [1]}', "a: entry 1: not text; use quotes"),
-        ("HEADRACE_PROVIDER_STREAMS", '{"openai": 0}', "openai: too small; set a number of seconds from 1"),
+        ("HEADRACE_PROVIDER_STREAMS", '{"openai": 0}', "openai: too small; set a number from 1"),
         ("OTEL_SDK_DISABLED", "maybe", "not a boolean; use true or false"),
         ("OPENAI_BASE_URL", "x", "does not begin with http:// or https://; write the whole URL"),
     ],

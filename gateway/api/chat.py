@@ -96,7 +96,11 @@ async def start_and_stream(
     summary="Create a stream",
     status_code=202,
     responses={
-        202: {"model": Accepted, "headers": described_headers("X-Stream-Id", "Location")},
+        202: {
+            "model": Accepted,
+            "headers": described_headers("X-Stream-Id", "Location"),
+            "content": {"application/json": {"examples": {"accepted": {"value": examples.ACCEPTED}}}},
+        },
         **error_responses(*_REFUSALS),
     },
     openapi_extra=_BODY,

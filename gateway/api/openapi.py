@@ -3,25 +3,24 @@
 A route names its own statuses. The schemas come from the types that requests are parsed with and responses are made
 of; those of other dialects are in dialect_schemas.py. The version is 3.1, because most generators of clients support
 no later one. Only 3.2 can describe the events of a stream (``itemSchema``), so they are in an extension of the same
-meaning, :data:`ITEM_SCHEMA`; :func:`as_3_2` converts it.
+meaning, :data:`ITEM_SCHEMA`; openapi_route.py converts it.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 
-from gateway.api import error_catalog
+from gateway.api import error_catalog, examples
 from gateway.api.dialect_schemas import SCHEMAS as DIALECT_SCHEMAS
 from gateway.api.error_catalog import Responses
+from gateway.api.event_schemas import event_schemas
 from gateway.api.response_models import Cost, ErrorBody, PartialUsage, TargetUsage, Usage
 from gateway.auth.acting import USER_HEADER
 from gateway.auth.authenticator import COOKIE
 from shared.principal_ids import LONGEST_USER, USER_PATTERN
-from shared.protocol import events
 
 VERSION: Final = "3.1.0"
 #: OpenAPI 3.2 has the same member without the prefix.
@@ -50,8 +49,8 @@ provider and model; with `"reset": true`, discard all text shown so far. Then fo
 `done` if the stream failed. `done` is always last: a connection that ends without it was interrupted and should be
 resumed.
 
-Each `id` is a cursor. `queued`, and an `error` or `done` from the gateway itself, have none. A line `: ping` is a
-heartbeat."""
+Each `id` is a cursor. `queued`, `waiting` (the state of a stream that sends nothing), and an `error` or `done` of the
+gateway itself have none. A line `: ping` is a heartbeat."""
 
 _BODY: Final = "Server-sent events. Each has the form of `Frame`: `x-itemSchema` is the `itemSchema` of OpenAPI 3.2."
 _HEADERS: Final = {"X-Stream-Id": "the stream's id", "Location": "URL of the stream"}
@@ -84,15 +83,19 @@ def described_headers(*names: str, always: bool = True) -> dict[str, Any]:
 
 def event_stream(headers: dict[str, Any]) -> Responses:
     """Describe a 200 response with the stream."""
-    frames = {"schema": {"type": "string", "description": _BODY}, ITEM_SCHEMA: _reference("Frame")}
+    frames = {
+        "schema": {"type": "string", "description": _BODY},
+        ITEM_SCHEMA: _reference("Frame"),
+        "examples": {"answer": {"value": examples.EVENTS}},
+    }
     return {200: {"description": _EVENTS, "headers": headers, "content": {"text/event-stream": frames}}}
 
 
-def body_of(kind: type[BaseModel], examples: Mapping[str, object]) -> dict[str, Any]:
+def body_of(kind: type[BaseModel], bodies: Mapping[str, object]) -> dict[str, Any]:
     """Return ``openapi_extra=`` of a route that parses its body itself."""
     content = {
         "schema": _reference(kind.__name__),
-        "examples": {name: {"value": value} for name, value in examples.items()},
+        "examples": {name: {"value": value} for name, value in bodies.items()},
     }
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
@@ -116,27 +119,6 @@ def install(app: FastAPI, *bodies: type[BaseModel], is_open: bool) -> None:
         return app.openapi_schema
 
     app.openapi = describe  # type: ignore[method-assign]  # as FastAPI's documentation recommends
-
-
-def as_3_2(described: dict[str, Any]) -> dict[str, Any]:
-    """Return a description as OpenAPI 3.2, in which the events of a stream have a schema."""
-    made = {**described, "openapi": "3.2.0", "paths": {}}
-    for path, operations in described["paths"].items():
-        made["paths"][path] = {
-            method: {**operation, "responses": {s: _response_3_2(r) for s, r in operation["responses"].items()}}
-            for method, operation in operations.items()
-        }
-    return made
-
-
-def _response_3_2(response: dict[str, Any]) -> dict[str, Any]:
-    stream = response.get("content", {}).get("text/event-stream", {})
-    if ITEM_SCHEMA not in stream:
-        return response
-    return {
-        **response,
-        "content": {**response["content"], "text/event-stream": {"itemSchema": stream[ITEM_SCHEMA]}},
-    }
 
 
 def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_open: bool) -> dict[str, Any]:
@@ -192,12 +174,7 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
     for schema in made["$defs"].values():
         _drop_null_defaults(schema)
     made["$defs"] |= DIALECT_SCHEMAS
-    frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]
-    for kind in events.TYPES:
-        name = f"{kind.__name__}Event"
-        made["$defs"][name] = _event(kind)
-        frames.append(_frame(kind.TYPE.decode(), _reference(name)))
-    made["$defs"]["Frame"] = {"title": "Frame", "description": "One server-sent event.", "oneOf": frames}
+    made["$defs"] |= event_schemas()
     return cast(dict[str, Any], made["$defs"])
 
 
@@ -206,30 +183,6 @@ def _drop_null_defaults(schema: dict[str, Any]) -> None:
     for member in schema.get("properties", {}).values():
         if "default" in member and member["default"] is None:
             del member["default"]
-
-
-def _event(kind: type[events.Event]) -> dict[str, Any]:
-    """Return the schema of an event's ``data``; every member without the default UNSET is required."""
-    _, components = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
-    fields = msgspec.structs.fields(kind)
-    always = [field.encode_name for field in fields if field.default is not msgspec.UNSET]
-    return {**components[kind.__name__], "title": f"{kind.__name__}Event", "required": always}
-
-
-def _frame(event: str, data: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        "event": {"const": event},
-        "id": {
-            "type": "string",
-            "pattern": "^[0-9]{1,15}-[0-9]{1,15}$",
-            "description": "the cursor after this event",
-        },
-        "retry": {"type": "integer", "description": "milliseconds; in the first event of a connection"},
-        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
-    }
-    # A title is the name of a class in generated clients. An event and a request share the name `tool_call`.
-    title = f"{event.title().replace('_', '')}Frame"
-    return {"title": title, "type": "object", "required": ["event", "data"], "properties": properties}
 
 
 def _reference(name: str) -> dict[str, str]:

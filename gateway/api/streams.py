@@ -7,6 +7,7 @@ from typing import cast
 from fastapi import APIRouter, Response
 
 from gateway import metrics
+from gateway.api import examples
 from gateway.api.access import MayCancel, MayRead
 from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import CALLER, STREAM, error_responses
@@ -113,7 +114,10 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
     "/chat/{stream_id}",
     operation_id="get_stream",
     summary="Read the answer so far",
-    responses=error_responses(*_BY_TICKET),
+    responses={
+        200: {"content": {"application/json": {"examples": {"completed": {"value": examples.STATUS}}}}},
+        **error_responses(*_BY_TICKET),
+    },
 )
 async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> StreamStatus:
     """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll, but not after a

@@ -11,7 +11,7 @@ from gateway.api.body import read_body
 from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, error_responses
 from gateway.api.live_route import LiveRoute
-from gateway.api.openapi import body_of, described_headers, event_stream
+from gateway.api.openapi import answer_example, body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
 from gateway.api.response_models import Accepted
 from gateway.auth.grants import Grant
@@ -99,7 +99,7 @@ async def start_and_stream(
         202: {
             "model": Accepted,
             "headers": described_headers("X-Stream-Id", "Location"),
-            "content": {"application/json": {"examples": {"accepted": {"value": examples.ACCEPTED}}}},
+            "content": answer_example("accepted"),
         },
         **error_responses(*_REFUSALS),
     },

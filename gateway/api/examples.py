@@ -67,7 +67,7 @@ UI_MESSAGE: Final[dict[str, Any]] = {
 }
 _ID: Final = "3f8a1c0d5e7b9a2c4d6e8f0a1b3c5d7e90"
 _TICKET: Final = "v1.signed"
-ACCEPTED: Final[dict[str, Any]] = {
+_ACCEPTED: Final[dict[str, Any]] = {
     "stream_id": _ID,
     "chat_id": None,
     "history": None,
@@ -75,7 +75,7 @@ ACCEPTED: Final[dict[str, Any]] = {
     "status_url": f"/chat/{_ID}",
     "expires_at": "2026-12-02T10:00:00+00:00",
 }
-STATUS: Final[dict[str, Any]] = {
+_STATUS: Final[dict[str, Any]] = {
     "stream_id": _ID,
     "chat_id": None,
     "status": "completed",
@@ -103,6 +103,8 @@ STATUS: Final[dict[str, Any]] = {
     "started_at": "2026-11-30T10:00:00.005+00:00",
     "ended_at": "2026-11-30T10:00:01.200+00:00",
 }
+#: By name in the description's components; the framework leaves null out of what routes have themselves.
+ANSWERS: Final = {"accepted": {"value": _ACCEPTED}, "completed": {"value": _STATUS}}
 EVENTS: Final = """\
 id: 4-1
 event: start

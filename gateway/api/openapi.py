@@ -91,6 +91,11 @@ def event_stream(headers: dict[str, Any]) -> Responses:
     return {200: {"description": _EVENTS, "headers": headers, "content": {"text/event-stream": frames}}}
 
 
+def answer_example(name: str) -> dict[str, Any]:
+    """Return ``content`` of a response with one of :data:`examples.ANSWERS`."""
+    return {"application/json": {"examples": {name: {"$ref": f"#/components/examples/{name}"}}}}
+
+
 def body_of(kind: type[BaseModel], bodies: Mapping[str, object]) -> dict[str, Any]:
     """Return ``openapi_extra=`` of a route that parses its body itself."""
     content = {
@@ -136,7 +141,7 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
     schemas = made["components"]["schemas"] | _schemas(bodies)
     made["components"] = {
         "schemas": {name: schemas[name] for name in sorted(schemas) if not name.endswith("ValidationError")},
-        "examples": error_catalog.examples(),
+        "examples": error_catalog.examples() | examples.ANSWERS,
         "parameters": {} if is_open else {"user": _USER},
         "securitySchemes": _SECURITY,
     }

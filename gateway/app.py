@@ -24,6 +24,7 @@ from gateway.api import (
     openai_chat,
     openai_responses,
     openapi,
+    openapi_route,
     ops,
     response_inputs,
     service,
@@ -32,6 +33,7 @@ from gateway.api import (
     usage,
     web_pages,
 )
+from gateway.api.descriptions import TAGS
 from gateway.api.tickets import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
@@ -103,19 +105,21 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
         version=VERSION,
         lifespan=lifespan,
         redirect_slashes=False,
-        # Their scripts come from another origin and would run in the origin of the chat page.
+        # The framework's pages load scripts of another origin; gateway/api/web_pages.py serves /docs from our own.
         docs_url=None,
         redoc_url=None,
         # FastAPI's own telemetry would show whole URLs, which contain tickets: gateway/edge/request_log.py has ours.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         generate_unique_id_function=lambda route: route.name,
+        openapi_tags=TAGS,
+        openapi_url=None,  # gateway/api/openapi_route.py
     )
     # Routes are matched in this order: the most requested ones come first.
     app.include_router(chat.live_router)
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, chats, tickets, service, connection, models, usage, ops, web_pages),
+        *(listing, chats, tickets, service, connection, models, usage, ops, openapi_route, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)

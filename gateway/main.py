@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from gateway.api.live_route import LiveRoutes
 from gateway.api.open_gateway import LOCAL, PUBLIC, with_open_gateway_checks
+from gateway.api.preflights import with_preflight_errors
 from gateway.app import create_app, failed, misconfigured
 from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
@@ -66,7 +67,8 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
     app = create_app(configuration, hangup)
-    checked = with_open_gateway_checks(with_cors(with_head(LiveRoutes(app)), settings.cors_origins), settings)
+    checked = with_cors(with_head(LiveRoutes(app)), settings.cors_origins)
+    checked = with_open_gateway_checks(with_preflight_errors(checked, settings), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]
     logger.info("listening", extra={"host": settings.host, "port": port, "version": VERSION})

@@ -131,6 +131,8 @@ def list_(*, data_dir: DataDir = HERE) -> None:
     async def work(client: Client) -> None:
         keys = await list_api_keys(client)
         uses = await read_budget_uses(client, {key.id: key.budgets for key in keys})
+        if not keys:
+            typer.echo("no API keys yet; create one with `headrace keys create NAME`", err=True)
         for key in keys:
             expires = "never expires" if key.expires_at is None else f"expires {_day(key.expires_at)}"
             limits = "".join(f"  {limit}={n}" for limit, n in key.limits.items())

@@ -34,7 +34,16 @@ def _usable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataDirError(f"data directory {path}: {error.strerror}; choose another with --data-dir") from error
+        raise DataDirError(f"data directory {path}: {_reason(error)}; choose another with --data-dir") from error
+
+
+def _reason(error: OSError) -> str:
+    match error:
+        case FileExistsError() | NotADirectoryError():
+            return "is a file, or lies in one"
+        case FileNotFoundError():
+            return "cannot be created"
+    return error.strerror or str(error)
 
 
 def prepare(path: Path) -> Path:

@@ -8,7 +8,6 @@ import os
 from typing import Any, Final
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from shared.problem_texts import text_of
@@ -41,7 +40,7 @@ def _problems_of(error: ValidationError) -> list[str]:
     for details in error.errors(include_input=False):
         if details["loc"]:
             field = _field_of(str(details["loc"][0]))
-            problems.append(f"{_variable(field)}: {_problem_of(details, Settings.model_fields[field])}")
+            problems.append(f"{_variable(field)}: {_problem_of(details, field)}")
             invalid.add(field)
     try:
         Settings(**{_input_name(field): _default_of(field) for field in invalid})
@@ -85,9 +84,10 @@ def _default_of(field: str) -> Any:
     return Settings.model_fields[field].get_default(call_default_factory=True, validated_data={})
 
 
-def _problem_of(error: ErrorDetails, field: FieldInfo) -> str:
+def _problem_of(error: ErrorDetails, field: str) -> str:
     _, *inner = error["loc"] or ("",)
     place = "".join(f"entry {at + 1}: " if isinstance(at, int) else f"{at}: " for at in inner)
     if error["type"] == "extra_forbidden":
         return f"{place}unknown field; use {', '.join(TimeoutChanges.model_fields)}"
-    return place + text_of(error, None if inner else field)
+    text = text_of(error, None if inner else Settings.model_fields[field])
+    return place + (text.replace("set a number", "set a number of seconds") if field.endswith("_s") else text)

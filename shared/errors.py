@@ -46,7 +46,11 @@ HeadraceError
 setting. ``detail`` is for operators and only logged: it has the cause and the setting.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Final
+
+LONGEST_ORIGIN: Final = 128
 
 
 class HeadraceError(Exception):
@@ -58,6 +62,8 @@ class HeadraceError(Exception):
     retryable: bool = False
     message: str = "internal error"
     detail: str = ""
+    #: Further fields of the line that logs ``detail``.
+    log_fields: Mapping[str, str] = MappingProxyType({})
     #: Description in the API reference.
     when: ClassVar[str]
 
@@ -116,8 +122,14 @@ class NotLocal(Forbidden):
 
 
 class OriginRefused(Forbidden):
+    """``origin``: of the page, only for the log."""
+
     code = "origin_refused"
-    when = "the request comes from another site's page, with a cookie or while authentication is disabled"
+    when = "the request is of another site's page: a preflight, with a cookie, or while authentication is disabled"
+
+    def __init__(self, message: str | None = None, *, detail: str | None = None, origin: str | None = None) -> None:
+        super().__init__(message, detail=detail)
+        self.log_fields = {} if origin is None else {"origin": origin[:LONGEST_ORIGIN]}
 
 
 class ModelNotAllowed(RequestError):

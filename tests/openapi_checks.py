@@ -5,7 +5,7 @@ from typing import Any
 
 import schemathesis
 
-from gateway.api.openapi import ITEM_SCHEMA
+from gateway.api.openapi_route import as_3_2
 
 _KEY = "Idempotency-Key"
 #: Reasons to refuse a request that fits the schema; no schema can express them.
@@ -36,12 +36,7 @@ _REASONS = {"/v1/models": _MODELS, "/v1/usage": _DAYS}
 @schemathesis.hook
 def before_load_schema(context: schemathesis.HookContext, raw_schema: dict[str, Any]) -> None:
     """Convert the description to OpenAPI 3.2, as docs/protocol.md says: its checks need ``itemSchema``."""
-    raw_schema["openapi"] = "3.2.0"
-    for methods in raw_schema["paths"].values():
-        for operation in methods.values():
-            for response in operation["responses"].values():
-                if stream := response.get("content", {}).get("text/event-stream"):
-                    response["content"]["text/event-stream"] = {"itemSchema": stream[ITEM_SCHEMA]}
+    raw_schema.update(as_3_2(raw_schema))
 
 
 @schemathesis.hook

@@ -11,11 +11,16 @@ from shared.settings import Settings
 from tests.system import SECRET
 
 
-def every_route() -> Iterator[tuple[str, str]]:
-    """Yield method and path of each route, of a file of the page, and of calls that no route handles."""
+def every_template() -> list[tuple[str, str]]:
+    """Return method and path template of each route."""
     app = create_app(load_configuration(Settings(secret=SECRET)))
     routes = iter_route_contexts(app.routes)
-    found = [(method, route.path or "") for route in routes for method in route.methods or ()]
+    return [(method, route.path or "") for route in routes for method in route.methods or ()]
+
+
+def every_route() -> Iterator[tuple[str, str]]:
+    """Yield method and path of each route, of a file of the page, and of calls that no route handles."""
+    found = every_template()
     expected = {"/chat", "/v1/messages", "/api/chat", "/", "/ops/overview", "/openapi.json", "/healthz", "/metrics"}
     assert expected < {path for _, path in found}
     for method, template in found:

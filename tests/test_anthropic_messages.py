@@ -233,7 +233,7 @@ async def test_the_tool_runner_of_the_sdk_works(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"max_tokens": None}, "max_tokens: field required"),
+        ({"max_tokens": None}, "max_tokens: missing; add it"),
         ({"messages": "hi"}, "messages: must be a list"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: must be user, assistant or system"),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content.0.type"),

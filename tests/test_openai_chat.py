@@ -242,8 +242,8 @@ async def test_a_failure_after_output_is_raised_in_the_stream(system: System, cl
 @pytest.mark.parametrize(
     ("body", "param", "expected"),
     [
-        ({"messages": USER}, "model", "field required"),
-        ({"model": "m", "messages": []}, "messages", "at least 1"),
+        ({"messages": USER}, "model", "missing; add it"),
+        ({"model": "m", "messages": []}, "messages", "must not be empty"),
         ({"model": "m", "messages": USER, "n": 2}, "n", "only 1"),
         ({"model": "m", "messages": USER, "modalities": ["text", "audio"]}, "modalities", "not supported"),
         ({"model": "m", "messages": USER, "audio": {}}, "audio", "not supported"),

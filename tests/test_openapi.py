@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import jwt
 import pytest
 import schemathesis
 
 from gateway.api import examples
+from gateway.api.descriptions import AI_SDK, ANTHROPIC, OPENAI, OPERATORS
 from gateway.api.error_catalog import ERRORS
 from gateway.auth.json_web_tokens import KeysUnreachable
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
@@ -23,10 +25,13 @@ from shared.errors import BrokerUnavailable, HeadraceError, LimitReached, QueueF
 from shared.rate_limits import LIMIT_NAMES
 from shared.version import VERSION
 from tests.conftest import StartSystem
+from tests.routes import every_template
 from tests.system import REPOSITORY, System
 
 JWT_SECRET = "a-secret-for-tests-" * 4
 USERS = ("alice", "bob")
+#: Formats of others, of which the description has the main members, and the operators' page's own data.
+LOOSELY_DESCRIBED = (OPENAI, ANTHROPIC, AI_SDK, OPERATORS)
 
 
 def bearer(user: str) -> dict[str, str]:
@@ -40,6 +45,8 @@ async def fuzz(system: System, folder: Path, users: Path, *options: str) -> tupl
         *(sys.executable, "-m", "schemathesis.cli", "--no-color"),
         *("--config-file", str(REPOSITORY / "tests" / "schemathesis.toml")),
         *("run", f"{system.url}/openapi.json", *options),
+        *(f"--exclude-tag={tag}" for tag in LOOSELY_DESCRIBED),
+        "--exclude-operation-id=get_model",  # its errors are in a format for clients of two dialects
     ]
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -65,8 +72,14 @@ def operations(description: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-async def describe(system: System) -> dict[str, Any]:
-    description: dict[str, Any] = (await system.http.get(f"{system.url}/openapi.json")).json()
+def is_exact(operation: dict[str, Any]) -> bool:
+    return not set(operation["tags"]) & set(LOOSELY_DESCRIBED) and "default" not in operation["responses"]
+
+
+async def describe(system: System, version: str | None = None) -> dict[str, Any]:
+    parameters = {} if version is None else {"version": version}
+    answer = await system.http.get(f"{system.url}/openapi.json", params=parameters)
+    description: dict[str, Any] = answer.json()
     return description
 
 
@@ -96,7 +109,8 @@ async def test_a_gateway_behaves_as_its_description_says(start_system: StartSyst
     users.write_text(json.dumps({"auth": [{"name": user, "fixedHeaders": headers[user]} for user in USERS]}))
     code, output = await fuzz(system, tmp_path, users)
     assert code == 0, output
-    assert f"Tested: {len(operations(await describe(system)))}\n" in output
+    exact = [name for name, operation in operations(await describe(system)).items() if is_exact(operation)]
+    assert f"Tested: {len(exact)}\n" in output
     made = []
     for user in ({}, {"X-Headrace-User": "carol"}):
         listed = await system.http.get(f"{system.url}/chat", params={"limit": 100}, headers=user)
@@ -147,9 +161,9 @@ async def test_every_reference_in_the_description_resolves(system: System) -> No
     for name, operation in operations(description).items():
         assert operation["description"], name
         for status, answer in operation["responses"].items():
-            if int(status) >= 400:
+            if is_exact(operation) and int(status) >= 400:
                 assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/ErrorBody"}
-    streams = [name for name, operation in operations(description).items() if "text/event-stream" in str(operation)]
+    streams = [name for name, operation in operations(description).items() if "x-itemSchema" in str(operation)]
     assert streams == ["POST /chat/stream", "GET /chat/stream/{stream_id}"]
     create = operations(description)["POST /chat"]
     assert set(create["responses"]) >= {"202", "400", "401", "403", "408", "409", "410", "413", "422", "429", "503"}
@@ -168,10 +182,76 @@ async def test_generators_of_clients_can_read_the_description(system: System) ->
 
 async def test_the_events_of_a_stream_are_described(system: System) -> None:
     described = operations(await describe(system))
+    newer = operations(await describe(system, "3.2"))
     for name in ("POST /chat/stream", "GET /chat/stream/{stream_id}"):
         stream = described[name]["responses"]["200"]["content"]["text/event-stream"]
         assert stream["schema"]["type"] == "string"
         assert stream["x-itemSchema"] == {"$ref": "#/components/schemas/Frame"}
+        stream = newer[name]["responses"]["200"]["content"]["text/event-stream"]
+        assert stream == {"itemSchema": {"$ref": "#/components/schemas/Frame"}}
+
+
+async def test_the_version_of_openapi_can_be_chosen(system: System) -> None:
+    older, newer = await describe(system), await describe(system, "3.2")
+    assert (older["openapi"], newer["openapi"]) == ("3.1.0", "3.2.0")
+    assert await describe(system, "3.1") == older
+    schemathesis.openapi.from_dict(newer).validate()
+    refused = await system.http.get(f"{system.url}/openapi.json", params={"version": "2"})
+    assert (refused.status_code, refused.json()["error"]["message"]) == (422, "version: must be '3.1' or '3.2'")
+
+
+async def test_every_route_is_described_for_people(system: System) -> None:
+    """Pages and files are no part of the API."""
+    description = await describe(system)
+    described = operations(description)
+    templates = {re.sub(r":path\}", "}", path) for _, path in every_template()}
+    pages = {"/", "/ops", "/docs", "/page", "/page/client", "/openapi.json"}
+    assert templates - pages == set(description["paths"])
+    names = [operation["operationId"] for operation in described.values()]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch("[a-z]+(_[a-z]+)+", name) for name in names)
+    groups = [tag["name"] for tag in description["tags"]]
+    for name, operation in described.items():
+        assert operation["summary"] != operation["operationId"].replace("_", " ").title(), name
+        assert [tag for tag in operation["tags"] if tag in groups] == operation["tags"], name
+        assert len(operation["tags"]) == 1, name
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            assert content["examples"], name
+    assert description["servers"] == [{"url": "/", "description": "this server"}]
+    assert set(description["components"]["securitySchemes"]) == {"bearer", "api_key", "cookie", "ticket"}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "wrong"),
+    [
+        ("/v1/chat/completions", "OpenAiErrorBody", {"n": 2}),
+        ("/v1/responses", "OpenAiErrorBody", {"input": 3}),
+        ("/v1/responses/input_tokens", "OpenAiErrorBody", {"input": 3}),
+        ("/v1/messages", "AnthropicErrorBody", {"max_tokens": "many"}),
+        ("/v1/messages/count_tokens", "AnthropicErrorBody", {"messages": 3}),
+        ("/api/chat", "ErrorBody", {"messages": 3}),
+    ],
+)
+async def test_other_dialects_answer_as_described(system: System, path: str, key: str, wrong: dict[str, Any]) -> None:
+    description = await describe(system)
+    operation = description["paths"][path]["post"]
+    content = operation["requestBody"]["content"]["application/json"]
+    example = content["examples"]["text"]["value"]
+
+    def check(schema: dict[str, Any], value: Any) -> None:
+        jsonschema_rs.validator_for({**schema, "components": description["components"]}).validate(value)
+
+    check(content["schema"], example)
+    answer = await system.http.post(system.url + path, json=example)
+    assert answer.status_code == 200, answer.text
+    answers = operation["responses"]["200"]["content"]
+    if "application/json" in answers:
+        check(answers["application/json"]["schema"], answer.json())
+    assert answer.headers["content-type"].partition(";")[0] in answers
+    refused = await system.http.post(system.url + path, json=example | wrong)
+    assert refused.status_code in {400, 422}
+    check(operation["responses"]["default"]["content"]["application/json"]["schema"], refused.json())
+    assert key in str(operation["responses"]["default"])
 
 
 def titles_in(node: Any) -> Iterator[str]:
@@ -197,6 +277,20 @@ async def test_security_requirements_are_described(system: System) -> None:
     described = operations(await describe(system))
     assert described["POST /chat"]["security"] == [{}]
     assert described["GET /chat/{stream_id}"]["security"] == [{}, {"ticket": []}]
+
+
+async def test_examples_of_answers_fit_their_schemas(system: System) -> None:
+    description = await describe(system)
+    found = 0
+    for operation in operations(description).values():
+        for status in {"200", "202"} & set(operation["responses"]):
+            content = operation["responses"][status].get("content", {}).get("application/json", {})
+            for example in content.get("examples", {}).values():
+                schema = {**content["schema"], "components": description["components"]}
+                value = description["components"]["examples"][example["$ref"].rpartition("/")[2]]["value"]
+                jsonschema_rs.validator_for(schema).validate(value)
+                found += 1
+    assert found >= 2
 
 
 @pytest.mark.parametrize("name", examples.CHAT)

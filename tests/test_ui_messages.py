@@ -229,7 +229,7 @@ async def test_images_denied_calls_and_open_calls_are_converted(system: System) 
             {"messages": [user(), looked({"type": "content", "value": [{"type": "media"}]})]},
             "parts.0.output.value.0: ",
         ),
-        ({"model": None}, "model: field required"),
+        ({"model": None}, "model: missing; add it"),
         ({"temperature": "hot"}, "temperature: "),
         ({"wheels": 4, "unsupported_fields": "refuse"}, "wheels: not supported"),
     ],

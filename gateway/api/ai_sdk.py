@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 
-from gateway.api import streams
+from gateway.api import examples, streams
 from gateway.api.body import read_body
+from gateway.api.descriptions import AI_SDK, dialect_body, native_answers
 from gateway.api.parameters import IdempotencyKey
 from gateway.archive.reads import open_archived_log, read_stored_fields
 from gateway.auth.grants import Grant
@@ -34,7 +35,9 @@ from shared.rate_limits import account_of
 from shared.schemas.chat import parse_json_object
 from shared.scopes import Scope
 
-router = APIRouter(prefix="/api/chat", include_in_schema=False)  # described by Vercel, not here
+router = APIRouter(prefix="/api/chat", tags=[AI_SDK])
+
+_EVENTS: Final = "The AI SDK's UI message stream, then `[DONE]`."
 
 _HEADERS = {"X-Vercel-AI-UI-Message-Stream": "v1"}
 
@@ -46,7 +49,15 @@ def _chat_id(chat_id: str) -> str:
 ChatId = Annotated[str, Depends(_chat_id)]
 
 
-@router.post("", dependencies=[LIVE_CONNECTION])
+@router.post(
+    "",
+    operation_id="send_ui_message",
+    summary="Answer the last message of a chat",
+    response_class=Response,
+    responses=native_answers(None, _EVENTS),
+    openapi_extra=dialect_body("UiChatRequest", examples.UI_MESSAGE),
+    dependencies=[LIVE_CONNECTION],
+)
 async def send(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -85,7 +96,14 @@ async def send(
     return _stream(request, gateway, caller, chat_id, subscription, submission.headers | ignored)
 
 
-@router.get("/{chat_id:path}/stream", dependencies=[LIVE_CONNECTION])
+@router.get(
+    "/{chat_id:path}/stream",
+    operation_id="resume_ui_stream",
+    summary="Resume the latest answer of a chat",
+    response_class=Response,
+    responses={**native_answers(None, _EVENTS), 204: {"description": "There is nothing to resume."}},
+    dependencies=[LIVE_CONNECTION],
+)
 async def resume(
     request: Request, gateway: Gateway, caller: Caller, chat_id: ChatId, *, ended: bool = False
 ) -> Response:
@@ -106,7 +124,13 @@ async def resume(
     return _stream(request, gateway, caller, chat_id, subscription, {"X-Stream-Id": chat.stream_id})
 
 
-@router.post("/{chat_id:path}/stop")
+@router.post(
+    "/{chat_id:path}/stop",
+    operation_id="stop_ui_stream",
+    summary="Stop the latest answer of a chat",
+    responses=native_answers("UiStopped"),
+    openapi_extra=dialect_body("UiStopRequest", {}, required=False),
+)
 async def stop(request: Request, gateway: Gateway, caller: Caller, chat_id: ChatId) -> dict[str, Any]:
     """Stop the current answer and keep its text so far. If the body names another one by ``activeStreamId`` or
     ``assistantMessage``, do nothing: a click may come late."""

@@ -7,8 +7,10 @@ from functools import partial
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
+from gateway.api import examples
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
+from gateway.api.descriptions import ANTHROPIC, anthropic_answers, dialect_body
 from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
@@ -20,11 +22,17 @@ from shared.protocol.usage import Estimate
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
 
-router = APIRouter(route_class=LiveRoute)
+router = APIRouter(route_class=LiveRoute, tags=[ANTHROPIC])
 
 
-# Described by Anthropic, not here.
-@router.post("/v1/messages", response_class=Response, include_in_schema=False)
+@router.post(
+    "/v1/messages",
+    operation_id="create_message",
+    summary="Create a message",
+    response_class=Response,
+    responses=anthropic_answers("MessagesAnswer", "With `stream: true`: events of Anthropic's format."),
+    openapi_extra=dialect_body("MessagesRequest", examples.MESSAGE),
+)
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -47,7 +55,14 @@ async def create(
     )
 
 
-@router.post("/v1/messages/count_tokens", response_class=Response, include_in_schema=False)
+@router.post(
+    "/v1/messages/count_tokens",
+    operation_id="count_message_tokens",
+    summary="Count the tokens of a message",
+    response_class=Response,
+    responses=anthropic_answers("MessagesTokens"),
+    openapi_extra=dialect_body("MessagesCountRequest", examples.MESSAGE_COUNT),
+)
 async def count_tokens(request: Request, gateway: Gateway, caller: Caller) -> Response:
     """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
     estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""

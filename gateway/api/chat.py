@@ -8,9 +8,10 @@ from fastapi.responses import JSONResponse
 from gateway import metrics
 from gateway.api import examples
 from gateway.api.body import read_body
+from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import BODY, CALLER, LIMITS, STREAM, error_responses
 from gateway.api.live_route import LiveRoute
-from gateway.api.openapi import body_of, described_headers, event_stream
+from gateway.api.openapi import answer_example, body_of, described_headers, event_stream
 from gateway.api.parameters import IdempotencyKey, LastEventId
 from gateway.api.response_models import Accepted
 from gateway.auth.grants import Grant
@@ -28,8 +29,8 @@ from shared.protocol.lifecycle import TERMINAL
 from shared.schemas import ChatRequest, parse_chat_request
 from shared.scopes import Scope
 
-router = APIRouter()
-live_router = APIRouter(route_class=LiveRoute)
+router = APIRouter(tags=[STREAMS])
+live_router = APIRouter(route_class=LiveRoute, tags=[STREAMS])
 
 _BODY = body_of(ChatRequest, examples.CHAT)
 _REFUSALS = (
@@ -42,6 +43,8 @@ _REFUSALS = (
 
 @live_router.post(
     "/chat/stream",
+    operation_id="stream_chat",
+    summary="Create a stream and read it",
     response_class=Response,
     responses={
         **event_stream(described_headers("X-Stream-Id", "Location", always=False)),
@@ -89,9 +92,15 @@ async def start_and_stream(
 
 @router.post(
     "/chat",
+    operation_id="create_stream",
+    summary="Create a stream",
     status_code=202,
     responses={
-        202: {"model": Accepted, "headers": described_headers("X-Stream-Id", "Location")},
+        202: {
+            "model": Accepted,
+            "headers": described_headers("X-Stream-Id", "Location"),
+            "content": answer_example("accepted"),
+        },
         **error_responses(*_REFUSALS),
     },
     openapi_extra=_BODY,

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 
 from gateway.api.chat_models import ChatList, ChatTurns
+from gateway.api.descriptions import CHATS
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.auth.principal import ANONYMOUS
 from gateway.chats.archived_chats import delete_all, list_all_chats, list_all_members
@@ -17,7 +18,7 @@ from shared.errors import ChatGone, ChatNotFound, InvalidRequest
 from shared.rate_limits import account_of
 from shared.scopes import Scope
 
-router = APIRouter()
+router = APIRouter(tags=[CHATS])
 
 _NOT_FOUND: Final = "chat_id: no such chat; check it and your credentials"
 _GONE: Final = "chat_id: the messages of this chat are gone"
@@ -27,6 +28,8 @@ Page = Annotated[str | None, Query(max_length=64, json_schema_extra={"pattern": 
 
 @router.get(
     "/chats",
+    operation_id="list_chats",
+    summary="List chats",
     response_model=ChatList,
     responses=error_responses(*CALLER, "invalid_request", "content_unreadable", "archive_unavailable"),
 )
@@ -41,6 +44,8 @@ async def list_own_chats(
 
 @router.get(
     "/chats/{chat_id:path}",
+    operation_id="get_chat",
+    summary="Read the turns of a chat",
     response_model=ChatTurns,
     responses=error_responses(
         *(*CALLER, "chat_not_found", "chat_gone", "stream_recovering", "content_unreadable"),
@@ -57,6 +62,7 @@ async def read_chat(
     """Return the turns of a chat, the oldest first; pass ``next_page`` as ``page``. Large turns make a page
     shorter."""
     caller.need(Scope.READ)
+    _check_given(chat_id)
     after, name = _parsed(page), ChatName(account_of(caller.id), chat_id)
     gateway.body_memory.begin(None if caller is ANONYMOUS else caller.id)
     chat = await find_chat(gateway.client, name)
@@ -78,14 +84,23 @@ async def read_chat(
 
 @router.delete(
     "/chats/{chat_id:path}",
+    operation_id="delete_chat",
+    summary="Delete a chat",
     status_code=204,
     responses=error_responses(*CALLER, "chat_not_found", "archive_unavailable"),
 )
 async def delete_chat(gateway: Gateway, caller: Caller, chat_id: str) -> None:
     """Cancel the running streams of a chat, and delete the content of all of them."""
     caller.need(Scope.CANCEL)
+    _check_given(chat_id)
     if not await delete_all(gateway, caller, ChatName(account_of(caller.id), chat_id)):
         raise ChatNotFound(_NOT_FOUND)
+
+
+def _check_given(chat_id: str) -> None:
+    """Refuse ``/chats/`` as a path that no route has."""
+    if not chat_id:
+        raise HTTPException(404)
 
 
 def _parsed(page: str | None) -> tuple[int, str] | None:

@@ -5,19 +5,25 @@ from typing import Final, Literal
 
 from fastapi import APIRouter, Request
 
+from gateway.api.descriptions import SERVER
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import Connection
 from gateway.state import Caller, Gateway
 from shared.broker.status import time_of
 from shared.version import VERSION
 
-router = APIRouter()
+router = APIRouter(tags=[SERVER])
 
 #: Fields that proxies remove or add by mistake. No values, and no names of other fields, which may be internal.
 _SHOWN: Final = ("authorization", "last-event-id", "idempotency-key", "via")
 
 
-@router.get("/connection", responses=error_responses(*CALLER))
+@router.get(
+    "/connection",
+    operation_id="get_connection",
+    summary="Describe this request as it arrived",
+    responses=error_responses(*CALLER),
+)
 async def connection(request: Request, gateway: Gateway, _: Caller) -> Connection:
     """Describe this request as it has arrived, to find a proxy's fault. `headrace doctor` calls it."""
     settings = gateway.settings

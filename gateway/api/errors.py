@@ -12,10 +12,12 @@ from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 
 from gateway.api.error_dialects import Dialect, dialect_of
+from gateway.api.route_hints import not_found, wrong_method
 from gateway.dialects.anthropic import errors as anthropic_errors
 from gateway.dialects.openai_chat import errors as openai_errors
 from gateway.dialects.status_codes import GenerationFailed
 from shared.errors import HeadraceError, LimitReached, Unauthenticated
+from shared.schemas.field_problems import problem_of
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +25,6 @@ logger = logging.getLogger(__name__)
 _DETAIL_INTERVAL_S = 60.0
 _next_detail_at: dict[tuple[str, str], float] = {}
 
-#: Messages of the framework, and ours.
-_MESSAGES = {
-    "Not Found": "path: not found; check the URL",
-    "Method Not Allowed": "method: not allowed for this path; use one of the header Allow",
-}
 _CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 426: "upgrade_required"}
 
 
@@ -108,15 +105,16 @@ def _log_detail(error: HeadraceError) -> None:
     if error.detail and now >= _next_detail_at.get(key, now):
         _next_detail_at[key] = now + _DETAIL_INTERVAL_S
         cause = repr(error.__cause__) if error.__cause__ is not None else None
-        logger.warning("request refused", extra={"code": error.code, "detail": error.detail, "cause": cause})
+        extra = {"code": error.code, "detail": error.detail, "cause": cause, **error.log_fields}
+        logger.warning("request refused", extra=extra)
 
 
 async def _validation(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    # SDKs name a parameter without the place where it is sent.
-    skipped = 0 if dialect_of(request.scope) is Dialect.NATIVE else 1
-    problems = "; ".join(f"{'.'.join(map(str, p['loc'][skipped:]))}: {p['msg']}" for p in error.errors()[:5])
-    return error_response(request, 422, "invalid_request", problems)
+    problems = (
+        f"{'.'.join(map(str, each['loc'][1:]))}: {problem_of(each, is_text=True)}" for each in error.errors()[:5]
+    )
+    return error_response(request, 422, "invalid_request", "; ".join(problems))
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
@@ -127,8 +125,20 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
         methods = _methods(request) or set(allowed.split(", "))
         methods |= {"HEAD"} if "GET" in methods else set()  # see gateway/edge/head.py
         headers = {"Allow": ", ".join(sorted(methods))}
-    message = _MESSAGES.get(str(error.detail), str(error.detail))
+    message = _message_of(request, error, headers.get("Allow", "").split(", "))
     return error_response(request, error.status_code, code, message, headers=headers)
+
+
+def _message_of(request: Request, error: HTTPException, allowed: list[str]) -> str:
+    """Return the error's own message, or one in place of the framework's."""
+    match str(error.detail):
+        case "Not Found":
+            return not_found(request.app, request.scope["path"])
+        case "Method Not Allowed":
+            template = getattr(request.scope.get("route"), "path", None)
+            return wrong_method(request.app, request.method, request.scope["path"], template, allowed)
+        case message:
+            return message
 
 
 def _methods(request: Request) -> set[str]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import APIRouter, Query
 
+from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.parameters import IsDate
 from gateway.api.response_models import StreamList
@@ -18,7 +19,7 @@ from shared.scopes import Scope
 if TYPE_CHECKING:
     from shared.archive.archive import Archive
 
-router = APIRouter()
+router = APIRouter(tags=[STREAMS])
 
 _LONGEST_TEXT: Final = 256
 _NO_ARCHIVE: Final = "searches need an archive, and this server has none; its operator sets HEADRACE_ARCHIVE_URL"
@@ -29,6 +30,8 @@ Text = Annotated[str | None, Query(min_length=1, max_length=_LONGEST_TEXT)]
 
 @router.get(
     "/chat",
+    operation_id="list_streams",
+    summary="List or search streams",
     response_model=StreamList,
     responses=error_responses(*CALLER, "invalid_request", "content_unreadable", "archive_unavailable"),
 )

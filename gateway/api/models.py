@@ -3,15 +3,16 @@
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, HTTPException, Query
 
+from gateway.api.descriptions import MODELS, either_answers
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.response_models import ModelCard, ModelList
 from gateway.intake.models import ListedModel
 from gateway.state import Caller, Gateway
 from shared.errors import InvalidRequest
 
-router = APIRouter()
+router = APIRouter(tags=[MODELS])
 
 ModelId = Annotated[str | None, Query(max_length=256, description="A model's `id`.")]
 
@@ -23,7 +24,7 @@ _RESPONSES = {
 }
 
 
-@router.get("/v1/models", responses=_RESPONSES)
+@router.get("/v1/models", operation_id="list_models", summary="List the models", responses=_RESPONSES)
 async def models(
     gateway: Gateway,
     caller: Caller,
@@ -51,10 +52,11 @@ async def models(
     }
 
 
-# Described by OpenAI and Anthropic, not here.
-@router.get("/v1/models/{name:path}", include_in_schema=False)
+@router.get("/v1/models/{name:path}", operation_id="get_model", summary="Get a model", responses=either_answers())
 async def model(gateway: Gateway, caller: Caller, name: str) -> ModelCard:
     """Return the model of this name; 404 if it is not listed, or the credentials do not allow it."""
+    if not name:
+        raise HTTPException(404)
     return _card(await gateway.models.find(name, caller.models))
 
 

@@ -6,6 +6,7 @@ page gets nothing: it would only need the browser of a user that the network adm
 
 from typing import Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -59,5 +60,6 @@ class _OpenGateway:
         if self._is_local and (sign := remote_sign(scope)) is not None:
             return NotLocal(_LOCAL_ONLY, detail=f"HEADRACE_AUTH is unset, and the request has {sign}")
         if self._page_check.is_foreign(scope):
-            return OriginRefused(_OWN_PAGE_ONLY if self._is_local else _PAGE_REFUSED, detail=_PAGE_DETAIL)
+            message = _OWN_PAGE_ONLY if self._is_local else _PAGE_REFUSED
+            return OriginRefused(message, detail=_PAGE_DETAIL, origin=Headers(scope=scope).get("origin"))
         return None

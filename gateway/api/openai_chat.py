@@ -4,8 +4,10 @@ from functools import partial
 
 from fastapi import APIRouter, Request, Response
 
+from gateway.api import examples
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
+from gateway.api.descriptions import OPENAI, dialect_body, openai_answers
 from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
 from gateway.dialects.openai_chat import request as openai_chat_request
@@ -14,11 +16,17 @@ from gateway.intake.body_memory import run_beside_loop
 from gateway.state import Caller, Gateway
 from shared.scopes import Scope
 
-router = APIRouter(route_class=LiveRoute)
+router = APIRouter(route_class=LiveRoute, tags=[OPENAI])
 
 
-# Described by OpenAI, not here.
-@router.post("/v1/chat/completions", response_class=Response, include_in_schema=False)
+@router.post(
+    "/v1/chat/completions",
+    operation_id="create_chat_completion",
+    summary="Create a chat completion",
+    response_class=Response,
+    responses=openai_answers("ChatCompletion", "With `stream: true`: chunks of OpenAI's format, then `[DONE]`."),
+    openapi_extra=dialect_body("ChatCompletionRequest", examples.COMPLETION),
+)
 async def complete(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:

@@ -2,14 +2,15 @@
 background."""
 
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from gateway.api import streams
+from gateway.api import examples, streams
 from gateway.api.body import read_body
 from gateway.api.deferred import submit_once, wait_until_ended
+from gateway.api.descriptions import OPENAI, dialect_body, openai_answers
 from gateway.api.live_route import LiveRoute
 from gateway.api.parameters import IdempotencyKey
 from gateway.api.previous_responses import PREFIX, compose_request, render_events, replay_of, stream_id_of
@@ -32,13 +33,22 @@ from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL, Status
 from shared.scopes import Scope
 
-router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
-live_router = APIRouter(prefix="/v1/responses", include_in_schema=False, route_class=LiveRoute)
+router = APIRouter(prefix="/v1/responses", tags=[OPENAI])
+live_router = APIRouter(prefix="/v1/responses", tags=[OPENAI], route_class=LiveRoute)
+
+_EVENTS: Final = "With `stream: true`: events of OpenAI's Responses, numbered by `sequence_number`."
 
 StreamId = Annotated[str, Depends(stream_id_of)]
 
 
-@live_router.post("")
+@live_router.post(
+    "",
+    operation_id="create_response",
+    summary="Create a response",
+    response_class=Response,
+    responses=openai_answers("ResponseObject", _EVENTS),
+    openapi_extra=dialect_body("ResponseRequest", examples.RESPONSE),
+)
 async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
@@ -78,7 +88,14 @@ async def create(
     return _json(replayed.response.body, headers)
 
 
-@router.get("/{response_id}", dependencies=[LIVE_CONNECTION])
+@router.get(
+    "/{response_id}",
+    operation_id="get_response",
+    summary="Read a response",
+    response_class=Response,
+    responses=openai_answers("ResponseObject", _EVENTS),
+    dependencies=[LIVE_CONNECTION],
+)
 async def retrieve(
     gateway: Gateway,
     caller: Caller,
@@ -99,7 +116,13 @@ async def retrieve(
         return await _retrieve_archived(gateway, grant, await find_archived(gateway, grant, stream_id, error), after)
 
 
-@router.post("/{response_id}/cancel")
+@router.post(
+    "/{response_id}/cancel",
+    operation_id="cancel_response",
+    summary="Cancel a response",
+    response_class=Response,
+    responses=openai_answers("ResponseObject"),
+)
 async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Response:
     """Cancel the response and return it. Repeated, or after the end, it has no effect. A caller without the scope
     ``read`` gets the id and the status only."""
@@ -111,8 +134,14 @@ async def cancel(gateway: Gateway, caller: Caller, stream_id: StreamId) -> Respo
     return _json(body)
 
 
-@router.delete("/{response_id}")
+@router.delete(
+    "/{response_id}",
+    operation_id="delete_response",
+    summary="Delete a response",
+    responses=openai_answers("ResponseDeleted"),
+)
 async def delete(gateway: Gateway, caller: Caller, stream_id: StreamId) -> dict[str, Any]:
+    """Cancel the response if it is running, and delete its content."""
     await streams.delete(stream_id, gateway, caller)
     return {"id": f"{PREFIX}{stream_id}", "object": "response", "deleted": True}
 

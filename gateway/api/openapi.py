@@ -1,25 +1,26 @@
 """The OpenAPI description at ``/openapi.json``: the parts that routes share, and how it is assembled.
 
 A route names its own statuses. The schemas come from the types that requests are parsed with and responses are made
-of. The version is 3.1, because most generators of clients support no later one. Only 3.2 can describe the events of a
-stream (``itemSchema``), so they are in an extension of the same meaning, :data:`ITEM_SCHEMA`.
+of; those of other dialects are in dialect_schemas.py. The version is 3.1, because most generators of clients support
+no later one. Only 3.2 can describe the events of a stream (``itemSchema``), so they are in an extension of the same
+meaning, :data:`ITEM_SCHEMA`; openapi_route.py converts it.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
-import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, TypeAdapter
 
-from gateway.api import error_catalog
+from gateway.api import error_catalog, examples
+from gateway.api.dialect_schemas import SCHEMAS as DIALECT_SCHEMAS
 from gateway.api.error_catalog import Responses
+from gateway.api.event_schemas import event_schemas
 from gateway.api.response_models import Cost, ErrorBody, PartialUsage, TargetUsage, Usage
 from gateway.auth.acting import USER_HEADER
 from gateway.auth.authenticator import COOKIE
 from shared.principal_ids import LONGEST_USER, USER_PATTERN
-from shared.protocol import events
 
 VERSION: Final = "3.1.0"
 #: OpenAPI 3.2 has the same member without the prefix.
@@ -36,9 +37,10 @@ lost or repeated. A repeated `POST` with the same `Idempotency-Key` attaches to 
 
 With a `chat_id`, `messages` are only the new ones: the earlier turns are added. `GET /chats/{chat_id}` returns them.
 
-Every HTTP error has the same body, `ErrorBody`. In addition to the errors listed with each route there are 400
-`bad_request` and 431 `headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405
-`method_not_allowed`. A server without authentication answers 403 `not_local` or `origin_refused` on any path."""
+Every HTTP error of the native routes has the same body, `ErrorBody`. The routes for other clients (`/v1/…`) answer in
+the format of these clients. In addition to the errors listed with each route there are 400 `bad_request` and 431
+`headers_too_large`, for invalid HTTP/1.1 and for headers that are too large, and 405 `method_not_allowed`. A server
+without authentication answers 403 `not_local` or `origin_refused` on any path."""
 
 _EVENTS: Final = """\
 The events of the stream: first those that exist already, then new ones as they are generated. `start` names
@@ -47,8 +49,8 @@ provider and model; with `"reset": true`, discard all text shown so far. Then fo
 `done` if the stream failed. `done` is always last: a connection that ends without it was interrupted and should be
 resumed.
 
-Each `id` is a cursor. `queued`, and an `error` or `done` from the gateway itself, have none. A line `: ping` is a
-heartbeat."""
+Each `id` is a cursor. `queued`, `waiting` (the state of a stream that sends nothing), and an `error` or `done` of the
+gateway itself have none. A line `: ping` is a heartbeat."""
 
 _BODY: Final = "Server-sent events. Each has the form of `Frame`: `x-itemSchema` is the `itemSchema` of OpenAPI 3.2."
 _HEADERS: Final = {"X-Stream-Id": "the stream's id", "Location": "URL of the stream"}
@@ -81,15 +83,24 @@ def described_headers(*names: str, always: bool = True) -> dict[str, Any]:
 
 def event_stream(headers: dict[str, Any]) -> Responses:
     """Describe a 200 response with the stream."""
-    frames = {"schema": {"type": "string", "description": _BODY}, ITEM_SCHEMA: _reference("Frame")}
+    frames = {
+        "schema": {"type": "string", "description": _BODY},
+        ITEM_SCHEMA: _reference("Frame"),
+        "examples": {"answer": {"value": examples.EVENTS}},
+    }
     return {200: {"description": _EVENTS, "headers": headers, "content": {"text/event-stream": frames}}}
 
 
-def body_of(kind: type[BaseModel], examples: Mapping[str, object]) -> dict[str, Any]:
+def answer_example(name: str) -> dict[str, Any]:
+    """Return ``content`` of a response with one of :data:`examples.ANSWERS`."""
+    return {"application/json": {"examples": {name: {"$ref": f"#/components/examples/{name}"}}}}
+
+
+def body_of(kind: type[BaseModel], bodies: Mapping[str, object]) -> dict[str, Any]:
     """Return ``openapi_extra=`` of a route that parses its body itself."""
     content = {
         "schema": _reference(kind.__name__),
-        "examples": {name: {"value": value} for name, value in examples.items()},
+        "examples": {name: {"value": value} for name, value in bodies.items()},
     }
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
 
@@ -106,6 +117,8 @@ def install(app: FastAPI, *bodies: type[BaseModel], is_open: bool) -> None:
                 openapi_version=VERSION,
                 description=_ABOUT,
                 routes=app.routes,
+                tags=app.openapi_tags,
+                servers=[{"url": "/", "description": "this server"}],
             )
             app.openapi_schema = _completed(made, bodies, is_open=is_open)
         return app.openapi_schema
@@ -118,6 +131,8 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422")):
                 del operation["responses"]["422"]  # added by the framework to every route with a parameter
+            if not operation["responses"].get("200", {}).get("content", {"": None}):
+                del operation["responses"]["200"]["content"]
             operation["security"] = _security(operation["responses"], is_open=is_open)
             for parameter in operation.get("parameters", ()):
                 parameter["schema"] = _without_null(parameter["schema"])
@@ -126,7 +141,7 @@ def _completed(made: dict[str, Any], bodies: tuple[type[BaseModel], ...], *, is_
     schemas = made["components"]["schemas"] | _schemas(bodies)
     made["components"] = {
         "schemas": {name: schemas[name] for name in sorted(schemas) if not name.endswith("ValidationError")},
-        "examples": error_catalog.examples(),
+        "examples": error_catalog.examples() | examples.ANSWERS,
         "parameters": {} if is_open else {"user": _USER},
         "securitySchemes": _SECURITY,
     }
@@ -161,37 +176,18 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
         for kind in (*bodies, ErrorBody, Usage, PartialUsage, TargetUsage, Cost)
     ]
     _, made = TypeAdapter.json_schemas(kinds, ref_template=_REFERENCE)
-    frames = [_frame("queued", {"type": "object", "properties": {"stream_id": {"type": "string"}}})]
-    for kind in events.TYPES:
-        name = f"{kind.__name__}Event"
-        made["$defs"][name] = _event(kind)
-        frames.append(_frame(kind.TYPE.decode(), _reference(name)))
-    made["$defs"]["Frame"] = {"title": "Frame", "description": "One server-sent event.", "oneOf": frames}
+    for schema in made["$defs"].values():
+        _drop_null_defaults(schema)
+    made["$defs"] |= DIALECT_SCHEMAS
+    made["$defs"] |= event_schemas()
     return cast(dict[str, Any], made["$defs"])
 
 
-def _event(kind: type[events.Event]) -> dict[str, Any]:
-    """Return the schema of an event's ``data``; every member without the default UNSET is required."""
-    _, components = msgspec.json.schema_components([kind], ref_template="#/components/schemas/{name}")
-    fields = msgspec.structs.fields(kind)
-    always = [field.encode_name for field in fields if field.default is not msgspec.UNSET]
-    return {**components[kind.__name__], "title": f"{kind.__name__}Event", "required": always}
-
-
-def _frame(event: str, data: dict[str, Any]) -> dict[str, Any]:
-    properties = {
-        "event": {"const": event},
-        "id": {
-            "type": "string",
-            "pattern": "^[0-9]{1,15}-[0-9]{1,15}$",
-            "description": "the cursor after this event",
-        },
-        "retry": {"type": "integer", "description": "milliseconds; in the first event of a connection"},
-        "data": {"type": "string", "contentMediaType": "application/json", "contentSchema": data},
-    }
-    # A title is the name of a class in generated clients. An event and a request share the name `tool_call`.
-    title = f"{event.title().replace('_', '')}Frame"
-    return {"title": title, "type": "object", "required": ["event", "data"], "properties": properties}
+def _drop_null_defaults(schema: dict[str, Any]) -> None:
+    """Leave out what an absent member means if that is null: generators make a member with a default required."""
+    for member in schema.get("properties", {}).values():
+        if "default" in member and member["default"] is None:
+            del member["default"]
 
 
 def _reference(name: str) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from fastapi import APIRouter
 
+from gateway.api.descriptions import OPERATORS, either_answers, native_answers
 from gateway.api.response_models import CancelAnswer
 from gateway.api.streams import stop
 from gateway.auth.operator import Operator
@@ -21,12 +22,17 @@ from shared.errors import StreamNotFound
 from shared.protocol.ids import is_stream_id
 from shared.protocol.lifecycle import TERMINAL
 
-router = APIRouter(prefix="/ops", include_in_schema=False)
+router = APIRouter(prefix="/ops", tags=[OPERATORS])
 
 _FAILED = "failed:"
 
 
-@router.get("/overview")
+@router.get(
+    "/overview",
+    operation_id="get_overview",
+    summary="Overview of the system",
+    responses=native_answers("OperatorData"),
+)
 async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
     """Return the overview, at most one second old. It lists a selection of the streams; ``live`` is their number."""
     seen = await gateway.overview.get(None)
@@ -65,7 +71,12 @@ async def overview(gateway: Gateway, _: Operator) -> dict[str, Any]:
     }
 
 
-@router.get("/streams/{stream_id}")
+@router.get(
+    "/streams/{stream_id}",
+    operation_id="get_stream_history",
+    summary="History of a stream",
+    responses=native_answers("OperatorData"),
+)
 async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any]:
     """Return the history of one stream of any owner, until its retention ends. ``place``: its queue position, 1 is
     next."""
@@ -85,7 +96,13 @@ async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any
     }
 
 
-@router.post("/streams/{stream_id}/cancel", status_code=202)
+@router.post(
+    "/streams/{stream_id}/cancel",
+    operation_id="cancel_any_stream",
+    summary="Cancel a stream of any owner",
+    status_code=202,
+    responses=either_answers(),
+)
 async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
     """Stop a stream of any owner. Repeated, or after the end, it has no effect."""
     await _find(gateway, stream_id)

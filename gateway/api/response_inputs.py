@@ -5,8 +5,10 @@ from typing import Annotated, Any, Final, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.responses import JSONResponse
 
+from gateway.api import examples
 from gateway.api.body import read_body
 from gateway.api.deferred import respond, submit_once
+from gateway.api.descriptions import OPENAI, dialect_body, openai_answers
 from gateway.api.previous_responses import compose_request, stream_id_of
 from gateway.api.token_counts import ESTIMATED, estimated_tokens
 from gateway.archive.reads import find_archived, read_stored_fields
@@ -24,13 +26,13 @@ from shared.protocol.transcript import Transcript
 from shared.schemas.stored_request import stored_messages
 from shared.scopes import Scope
 
-router = APIRouter(prefix="/v1/responses", include_in_schema=False)  # described by OpenAI, not here
+router = APIRouter(prefix="/v1/responses", tags=[OPENAI])
 
 StreamId = Annotated[str, Depends(stream_id_of)]
 _UPGRADE_REQUIRED: Final = 426
 
 
-@router.get("")
+@router.get("", include_in_schema=False)
 async def refuse_upgrade(request: Request) -> Response:
     """Refuse a WebSocket at once, so that its client goes on with plain requests."""
     if "websocket" not in request.headers.get("upgrade", "").lower():
@@ -39,7 +41,15 @@ async def refuse_upgrade(request: Request) -> Response:
     raise HTTPException(_UPGRADE_REQUIRED, message, {"Upgrade": "HTTP/1.1", "Connection": "Upgrade, close"})
 
 
-@router.post("/input_tokens", dependencies=[LIVE_CONNECTION])
+@router.post(
+    "/input_tokens",
+    operation_id="count_response_input_tokens",
+    summary="Count the tokens of a response's input",
+    response_class=Response,
+    responses=openai_answers("ResponseTokens"),
+    openapi_extra=dialect_body("ResponseRequest", examples.RESPONSE),
+    dependencies=[LIVE_CONNECTION],
+)
 async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
     """Count the tokens of a request. A provider's count takes one request of the limits and none of their tokens. An
     estimate, for other providers, takes nothing, and the header ``X-Headrace-Estimated`` names it."""
@@ -61,7 +71,12 @@ async def count(request: Request, gateway: Gateway, caller: Caller) -> Response:
     )
 
 
-@router.get("/{response_id}/input_items")
+@router.get(
+    "/{response_id}/input_items",
+    operation_id="list_response_input_items",
+    summary="List the input of a response",
+    responses=openai_answers("ResponseItems"),
+)
 async def input_items(
     gateway: Gateway,
     caller: Caller,

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from gateway.api.descriptions import SERVER
 from gateway.api.error_catalog import BROKER, error_responses
 from gateway.api.response_models import Health, Readiness
 from gateway.state import Gateway
@@ -11,16 +12,21 @@ from shared.errors import BrokerUnavailable, Draining, NoModels, Unavailable
 from shared.metrics import exposition
 from shared.version import VERSION
 
-router = APIRouter()
+router = APIRouter(tags=[SERVER])
 
 
-@router.get("/healthz")
+@router.get("/healthz", operation_id="get_health", summary="Is the process running?")
 async def healthz() -> Health:
     """Respond 200: this process is running."""
     return {"status": "ok", "version": VERSION}
 
 
-@router.get("/readyz", responses=error_responses(*BROKER, "no_models", "draining"))
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Can it serve requests?",
+    responses=error_responses(*BROKER, "no_models", "draining"),
+)
 async def readyz(gateway: Gateway) -> Readiness:
     """Respond 200 if Redis is usable, a worker has published its models since the start and this gateway is not
     draining, else 503 with the reason. ``accepting`` is false while no worker takes new requests or Redis is full;
@@ -33,7 +39,9 @@ async def readyz(gateway: Gateway) -> Readiness:
         return _not_ready(error)  # type: ignore[return-value]
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get(
+    "/metrics", operation_id="get_metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse
+)
 async def metrics() -> Response:
     """Return the metrics in Prometheus' text format."""
     return Response(exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Response
 
 from gateway import metrics
 from gateway.api.access import MayCancel, MayRead
+from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import CALLER, STREAM, error_responses
-from gateway.api.openapi import described_headers, event_stream
+from gateway.api.openapi import answer_example, described_headers, event_stream
 from gateway.api.parameters import LastEventId, QueryCursor, StreamId
 from gateway.api.response_models import CancelAnswer, StreamStatus
 from gateway.archive.archived_log import ArchivedLog
@@ -36,13 +37,15 @@ from shared.protocol.lifecycle import ACTIVE, TERMINAL, Status
 from shared.protocol.transcript import fold
 from shared.scopes import Scope
 
-router = APIRouter()
+router = APIRouter(tags=[STREAMS])
 
 _BY_TICKET = (*CALLER, *STREAM, "invalid_ticket")
 
 
 @router.get(
     "/chat/stream/{stream_id}",
+    operation_id="read_stream",
+    summary="Read or resume a stream",
     response_class=Response,
     responses={
         **event_stream(described_headers("X-Stream-Id")),
@@ -106,7 +109,15 @@ async def _report_resume(gateway: GatewayState, stream_id: str, how: str) -> Non
         request_log.resumed(await run_script(gateway.client, gateway.scripts.note_resume(stream_id, how)), how)
 
 
-@router.get("/chat/{stream_id}", responses=error_responses(*_BY_TICKET))
+@router.get(
+    "/chat/{stream_id}",
+    operation_id="get_stream",
+    summary="Read the answer so far",
+    responses={
+        200: {"content": answer_example("completed")},
+        **error_responses(*_BY_TICKET),
+    },
+)
 async def status(stream_id: StreamId, gateway: Gateway, grant: MayRead) -> StreamStatus:
     """Return the answer so far as JSON. A read counts as watching for a while, so a client may poll, but not after a
     client has streamed the answer: a page that polls must not keep alive what its reader has left."""
@@ -138,14 +149,26 @@ async def _live_status(gateway: GatewayState, grant: Grant, stream_id: str) -> S
     return cast(StreamStatus, {**view, "position": position, "last_event_id": str(end) if stored else None})
 
 
-@router.post("/chat/{stream_id}/cancel", status_code=202, responses=error_responses(*_BY_TICKET))
+@router.post(
+    "/chat/{stream_id}/cancel",
+    operation_id="cancel_stream",
+    summary="Cancel a stream",
+    status_code=202,
+    responses=error_responses(*_BY_TICKET),
+)
 async def cancel(stream_id: StreamId, gateway: Gateway, grant: MayCancel) -> CancelAnswer:
     """Stop the provider's call, from any gateway. Repeated, or after the end, it has no effect."""
     await read_own(gateway, grant, stream_id, most_events=0)
     return await stop(gateway, stream_id)
 
 
-@router.delete("/chat/{stream_id}", status_code=204, responses=error_responses(*CALLER, *STREAM))
+@router.delete(
+    "/chat/{stream_id}",
+    operation_id="delete_stream",
+    summary="Delete a stream",
+    status_code=204,
+    responses=error_responses(*CALLER, *STREAM),
+)
 async def delete(stream_id: StreamId, gateway: Gateway, caller: Caller) -> None:
     """Cancel a running stream and delete its content. Only the owner may; a ticket is not enough."""
     caller.need(Scope.CANCEL)

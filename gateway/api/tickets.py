@@ -7,6 +7,7 @@ from pydantic import Field
 
 from gateway.api import examples
 from gateway.api.body import read_body
+from gateway.api.descriptions import STREAMS
 from gateway.api.error_catalog import BODY, CALLER, STREAM, error_responses
 from gateway.api.openapi import body_of
 from gateway.api.parameters import StreamId
@@ -21,7 +22,7 @@ from shared.schemas.chat import parse_body
 from shared.schemas.model import Model
 from shared.scopes import Scope
 
-router = APIRouter()
+router = APIRouter(tags=[STREAMS])
 
 _MOST_BODY_BYTES = 4096
 
@@ -36,6 +37,8 @@ class TicketRequest(Model):
 
 @router.post(
     "/chat/{stream_id}/tickets",
+    operation_id="create_link",
+    summary="Create a link to a stream",
     status_code=201,
     responses=error_responses(*CALLER, *STREAM, *BODY),
     openapi_extra=body_of(TicketRequest, examples.TICKET),

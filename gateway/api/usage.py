@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from gateway.api.descriptions import MODELS, OPERATORS, native_answers
 from gateway.api.error_catalog import CALLER, error_responses
 from gateway.api.parameters import IsDate
 from gateway.api.response_models import UsageReport
@@ -62,7 +63,14 @@ class Wanted:
 Parameters = Annotated[Wanted, Depends()]
 
 
-@router.get("/v1/usage", response_class=JSONResponse, responses=_RESPONSES)
+@router.get(
+    "/v1/usage",
+    operation_id="get_usage",
+    summary="Report usage and costs",
+    tags=[MODELS],
+    response_class=JSONResponse,
+    responses=_RESPONSES,
+)
 async def usage(gateway: Gateway, caller: Caller, wanted: Parameters) -> Response:
     """Report the calls, tokens and costs of the caller's streams, and the budgets of its API key. A row is of one
     currency; a row without a cost is of calls without a price."""
@@ -70,7 +78,14 @@ async def usage(gateway: Gateway, caller: Caller, wanted: Parameters) -> Respons
     return await _report(gateway, wanted, caller.id, (caller.key_id or "", caller.budgets))
 
 
-@router.get("/ops/usage", include_in_schema=False)
+@router.get(
+    "/ops/usage",
+    operation_id="get_usage_of_all",
+    summary="Report usage and costs of all callers",
+    tags=[OPERATORS],
+    response_class=JSONResponse,
+    responses={**native_answers(None), 200: _RESPONSES[200]},
+)
 async def usage_of_all(gateway: Gateway, _: Operator, wanted: Parameters) -> Response:
     """Report the same of all streams, and the budgets of the server."""
     return await _report(gateway, wanted, None, (SERVER, gateway.settings.budgets))

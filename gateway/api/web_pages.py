@@ -1,4 +1,5 @@
-"""The chat page, the operators' page and their files, with headers that allow no scripts but their own."""
+"""The chat page, the operators' page, the API's description and their files, with headers that allow no scripts but
+their own."""
 
 from pathlib import Path
 from typing import Final
@@ -49,6 +50,12 @@ def mount_files(app: FastAPI) -> None:
 @router.get("/", include_in_schema=False)
 async def index() -> FileResponse:
     return FileResponse(_FOLDER / "index.html", headers=_HEADERS)
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs() -> FileResponse:
+    """Serve the viewer of ``/openapi.json``."""
+    return FileResponse(_FOLDER / "docs" / "index.html", headers=_HEADERS)
 
 
 @router.get("/ops", include_in_schema=False)

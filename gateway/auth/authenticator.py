@@ -44,7 +44,7 @@ class Authenticator:
         if presented is None and (presented := request.cookies.get(COOKIE)):
             self._check_page(request)
         if not presented:
-            raise Unauthenticated("credentials are missing; send Authorization: Bearer, X-Api-Key or the cookie")
+            raise Unauthenticated(_missing(request))
         if self._accepts_keys and presented.startswith(PREFIX):
             return await self.api_keys.principal(presented)
         if self.tokens is not None:
@@ -58,6 +58,12 @@ class Authenticator:
                 "cookie: not accepted from this page's origin; send Authorization: Bearer",
                 detail="HEADRACE_CORS_ORIGINS does not list the page's origin",
             )
+
+
+def _missing(request: Request) -> str:
+    if request.headers.get("authorization"):
+        return "Authorization: has no bearer token; send it as Authorization: Bearer KEY"
+    return "credentials are missing; send Authorization: Bearer, X-Api-Key or the cookie"
 
 
 def _in_headers(request: Request) -> str | None:

@@ -20,6 +20,17 @@ from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
 
 _ASYMMETRIC: Final = ["RS256", "ES256"]
+#: What is wrong with a token, for the operator, by the name of PyJWT's exception.
+_REASONS: Final = {
+    "InvalidAudienceError": "its aud is not HEADRACE_JWT_AUDIENCE",
+    "InvalidIssuerError": "its iss is not HEADRACE_JWT_ISSUER",
+    "InvalidSignatureError": "its signature does not fit the key of HEADRACE_JWT_…",
+    "InvalidAlgorithmError": "its alg does not fit the key of HEADRACE_JWT_…",
+    "ImmatureSignatureError": "its nbf or iat lies in the future; compare the clocks, or raise HEADRACE_JWT_LEEWAY_S",
+    "InvalidIssuedAtError": "its iat is not a time",
+    "InvalidSubjectError": "its sub is not a string",
+    "MissingRequiredClaimError": "it lacks one of exp, sub, aud, and iss if HEADRACE_JWT_ISSUER is set",
+}
 
 
 class KeysUnreachable(Unavailable):
@@ -62,8 +73,8 @@ class JsonWebTokens:
             expires_at = _finite(claims["exp"])
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("the token has expired") from None
-        except (jwt.PyJWTError, TypeError, ValueError, OverflowError):
-            raise Unauthenticated("the token is invalid") from None
+        except (jwt.PyJWTError, TypeError, ValueError, OverflowError) as error:
+            raise Unauthenticated("the token is invalid", detail=_reason(error)) from None
         subject: str = claims["sub"]
         if not is_subject(subject):
             raise Unauthenticated(f"sub: must have 1 to {LONGEST_SUBJECT} printable characters")
@@ -89,6 +100,11 @@ class JsonWebTokens:
         if key is None:
             raise Unauthenticated("kid: unknown signing key")
         return key.key
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a token, by the class of the error: its text may contain a part of the token."""
+    return f"token: {_REASONS.get(type(error).__name__, 'malformed')}"
 
 
 def _finite(claim: Any) -> float:

@@ -7,10 +7,10 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 ANY: Final = "*"
-_METHODS: Final = ("GET", "POST", "DELETE")
+METHODS: Final = ("GET", "POST", "DELETE")
 #: Without X-Headrace-User, since no page should have a back end's key. The last ones are sent by OpenAI's and
 #: Anthropic's own clients. A preflight cannot list prefixes.
-_REQUEST_HEADERS: Final = (
+REQUEST_HEADERS: Final = (
     "Authorization",
     "Content-Type",
     "Last-Event-ID",
@@ -57,7 +57,7 @@ def with_cors(app: ASGIApp, origins: Sequence[str]) -> ASGIApp:
         app,
         allow_origins=tuple(origins),
         allow_credentials=ANY not in origins,
-        allow_methods=_METHODS,
-        allow_headers=_REQUEST_HEADERS,
+        allow_methods=METHODS,
+        allow_headers=REQUEST_HEADERS,
         expose_headers=_EXPOSED,
     )

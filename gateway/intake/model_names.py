@@ -11,6 +11,13 @@ from shared.errors import ModelNotAllowed, UnknownModel
 from shared.model_patterns import ModelPatterns
 
 _MOST_NAMES: Final = 20
+#: Settings that add a provider, for the operator.
+_CREDENTIALS: Final = {
+    "openai": "OPENAI_API_KEY",
+    "responses": "OPENAI_API_KEY",
+    "anthropic": "ANTHROPIC_API_KEY",
+    "ollama": "OLLAMA_HOST",
+}
 _LONGEST_NAME: Final = 180  # with the provider as prefix, it is still a valid name
 #: Date at the end of a name. Providers accept some names without it, and list them with it only.
 _DATE: Final = re.compile(r"-(\d{8}|\d{4}-\d{2}-\d{2})$")
@@ -67,7 +74,11 @@ class ModelNames:
             raise UnknownModel(f"model: must have 1 to {_LONGEST_NAME} characters")
         offer = catalog.get(provider)
         if offer is None:
-            raise UnknownModel(f"provider: unknown provider {provider!r}; available: {', '.join(catalog)}")
+            known = _CREDENTIALS.get(provider)
+            raise UnknownModel(
+                f"provider: unknown provider {provider!r}; available: {', '.join(catalog)}",
+                detail=f"no worker has the provider {provider}; set {known} for the workers" if known else None,
+            )
         if not offer.has(model) and (offer.closed or not self.tries_unknown):
             available = ", ".join(offer.models[:_MOST_NAMES])
             raise UnknownModel(f"model: unknown model {model!r} of provider {provider}; available: {available}")

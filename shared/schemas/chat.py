@@ -47,6 +47,12 @@ StopSequence = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 _Stop = StopSequence | Annotated[list[StopSequence], Field(max_length=16)] | None
 
 
+_NOT_STREAMED: Final = (
+    "false is not possible here, because every answer is a stream; use POST /chat and then GET /chat/{stream_id},"
+    " or POST /v1/chat/completions"
+)
+
+
 def _needs(field: str, needed: str, kind: str) -> dict[str, Any]:
     """Return the rule of a JSON schema that ``field`` is only possible with ``needed``."""
     given = {"required": [field], "properties": {field: {"not": {"type": "null"}}}}
@@ -102,6 +108,8 @@ class ChatRequest(Model):
     unsupported_fields: Literal["drop", "refuse"] | None = None
     """``drop``: a field that the provider lacks is left out and named in ``ignored``. ``refuse``: the request fails.
     Default: the server's."""
+    stream: Annotated[Literal[True] | None, Field(exclude=True)] = None
+    """Accepted as OpenAI's clients send it: an answer is always a stream. ``false`` is refused."""
     only_count: bool | None = None
     """Only count the tokens of the request, as ``input_tokens`` of ``usage``. Supported by Anthropic."""
     fallbacks: Annotated[list[ModelName], Field(max_length=MOST_FALLBACKS)] | None = None
@@ -132,6 +140,16 @@ class ChatRequest(Model):
     @classmethod
     def _list_of_one_stop(cls, value: object) -> object:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("stream", mode="before")
+    @classmethod
+    def _is_streamed(cls, value: object) -> object:
+        """Refuse 1 too, which equals ``true`` in Python."""
+        if value is False:
+            raise ValueError(_NOT_STREAMED)
+        if value is not None and value is not True:
+            raise ValueError("must be true")
+        return value
 
     @field_validator("provider_options")
     @classmethod
@@ -237,7 +255,7 @@ def parse_body(kind: type[M], body: bytes, budget: RequestBudget | None = None) 
     try:
         return kind.model_validate_json(body, context=budget or RequestBudget())
     except ValidationError as error:
-        raise refusal(error) from None
+        raise refusal(error, kind) from None
 
 
 def parse_json_object(body: bytes) -> dict[str, Any]:
@@ -267,7 +285,7 @@ def validate(
     try:
         return kind.model_validate(raw, context=budget or RequestBudget())
     except ValidationError as error:
-        raise refusal(error, path_of) from None
+        raise refusal(error, kind, path_of) from None
 
 
 def _check(check: Callable[[Any], None], value: object) -> None:

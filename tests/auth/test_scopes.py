@@ -62,6 +62,7 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "GET /openapi.json": PUBLIC,
     "GET /": PUBLIC,
     "GET /ops": PUBLIC,
+    "GET /docs": PUBLIC,
     "GET /page": PUBLIC,
     "GET /page/client": PUBLIC,
 }

@@ -1,5 +1,5 @@
-"""The server's wheel contains the client libraries, see docs/adr/0022-client-libraries.md, and the migrations of the
-archive."""
+"""The server's wheel contains the client libraries, see docs/adr/0022-client-libraries.md, the migrations of the
+archive, and all files of the pages."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ from tests.system import REPOSITORY
 #: Each library's folder, and its place in the wheel.
 LIBRARIES = {"clients/python/headrace_client": "headrace_client", "clients/javascript/src": "gateway/page/client"}
 
+PAGE = REPOSITORY / "gateway" / "page"
 MIGRATIONS = "shared/archive/migrations"
 
 
@@ -23,6 +24,7 @@ def test_the_wheel_has_the_files_of_both_libraries(tmp_path: Path) -> None:
         migrations = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / MIGRATIONS).rglob("*.py")}
         assert migrations
         assert migrations <= set(names)
+        assert {f"gateway/page/{path.relative_to(PAGE)}" for path in PAGE.rglob("*") if path.is_file()} <= set(names)
         for folder, place in LIBRARIES.items():
             source = REPOSITORY / folder
             files = {f"{place}/{path.name}": path for path in source.iterdir() if path.is_file()}

@@ -36,7 +36,7 @@ def parse(body: bytes, default_model: str | None) -> tuple[ChatRequest, ChatOpti
     raw = {name: value for name, value in parse_json_object(body).items() if value is not None}
     chat_id = _id(raw.get("id"), "id")
     if not isinstance(messages := raw.get("messages"), list):
-        raise InvalidRequest("messages: must be a list")
+        raise InvalidRequest("messages: must be a list of UIMessage objects")
     fields = {name: value for name, value in raw.items() if name in _UNCHANGED}
     if default_model is not None:
         fields.setdefault("model", default_model)

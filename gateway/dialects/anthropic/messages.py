@@ -20,7 +20,7 @@ Body = dict[str, Any]
 def messages_of(messages: Any, specific: SpecificPaths) -> Iterator[tuple[str, Body]]:
     """Yield canonical messages, each with the path of its message. Raises :class:`InvalidRequest`."""
     if not isinstance(messages, list):
-        raise InvalidRequest("messages: must be a list")
+        raise InvalidRequest('messages: must be a list such as [{"role": "user", "content": "…"}]')
     for at, message in enumerate(messages):
         path = f"messages.{at}"
         if not isinstance(message, dict) or message.get("role") not in _ROLES:

@@ -14,6 +14,7 @@ from gateway.dialects.anthropic.tools import choice_of, tools_of
 from gateway.dialects.options import ResponseOptions, flag
 from shared.errors import InvalidRequest
 from shared.schemas.chat import StoredRequest, parse_json_object, validate
+from shared.schemas.refusals import missing_field
 
 #: Fields that only Headrace reads.
 _OWN: Final = frozenset(
@@ -53,11 +54,13 @@ def parse(
     if "thread" in raw:
         raise ThreadsUnsupported("thread: not supported; send all messages")
     if "max_tokens" not in raw and not only_count:
-        raise InvalidRequest("max_tokens: field required")
+        raise missing_field("max_tokens", raw.keys() - _UNCHANGED - _TRANSLATED)
     specific = SpecificPaths()
     specific.note_others("", raw, _UNCHANGED | _TRANSLATED)
     system = [("system", message) for message in system_of("system", raw.get("system", ""), specific)]
-    messages = [*system, *messages_of(raw.get("messages"), specific)]
+    if "messages" not in raw:
+        raise missing_field("messages", raw.keys() - _UNCHANGED - _TRANSLATED)
+    messages = [*system, *messages_of(raw["messages"], specific)]
     tools = list(tools_of(raw.get("tools"), specific))
     names = frozenset(tool["function"]["name"] for _, tool in tools)
     stream = flag(raw, "stream")

@@ -18,6 +18,7 @@ from gateway.dialects.openai_responses.original import OWN, original_of
 from gateway.dialects.options import flag
 from shared.errors import InvalidRequest
 from shared.schemas.chat import StoredRequest, parse_json_object, validate
+from shared.schemas.refusals import missing_field
 
 _UNCHANGED: Final = OWN | {"model", "temperature", "top_p", "parallel_tool_calls", "metadata"}
 _TRANSLATED: Final = frozenset(
@@ -103,8 +104,10 @@ def parse(
     tools.add("tools", raw.get("tools", []))
     instructions = _instructions(notes, raw)
     conversation = Conversation(notes, tools, [*instructions, *earlier])
-    if "input" in raw or notes.forced is None:
-        conversation.add_all(raw.get("input"), referred or {})
+    if "input" not in raw and notes.forced is None:
+        raise missing_field("input", raw.keys() - _UNCHANGED - _TRANSLATED)
+    if "input" in raw:
+        conversation.add_all(raw["input"], referred or {})
     has_messages = bool(conversation.messages)
     # The provider's template may have the tools, so its choice cannot be checked here.
     tool_choice = None if "prompt" in raw else tools.choose(raw.get("tool_choice"))

@@ -11,7 +11,16 @@ from urllib.parse import urlsplit
 import typer
 
 from headrace import data_dir
-from shared.broker.api_keys import create_api_key, is_key_id, list_api_keys, revoke_api_key
+from headrace.recorded import act
+from shared.broker.api_keys import (
+    create_api_key,
+    find_api_key,
+    is_key_id,
+    list_api_keys,
+    new_key_id,
+    revoke_api_key,
+)
+from shared.broker.audit_log import ActRefused
 from shared.broker.budgets import BudgetUse, read_budget_uses
 from shared.broker.client import Client, connect
 from shared.broker.link_revocations import revoke_links as revoke_links_of
@@ -107,17 +116,33 @@ def create(
         _check_webhook(webhook_url)
 
     async def work(client: Client) -> None:
-        key, presented = await create_api_key(
+        key_id = new_key_id()
+        async with act(
             client,
-            name,
-            granted,
-            life_s=life_s,
-            limits=limits,
-            models=allowed,
-            denied=denied,
-            webhook_url=webhook_url,
-            budgets=budgets,
-        )
+            "key.create",
+            key_id,
+            name=name,
+            scopes=",".join(granted),
+            expires_in=expires_in or "",
+            limits=",".join(f"{limit}={n}" for limit, n in limits.items()),
+            models=",".join(allowed or ()),
+            denied=",".join(denied),
+            webhook=urlsplit(webhook_url or "").netloc,  # the rest may be a secret
+            budget_day=budgets.day.text,
+            budget_month=budgets.month.text,
+        ):
+            key, presented = await create_api_key(
+                client,
+                name,
+                granted,
+                key_id=key_id,
+                life_s=life_s,
+                limits=limits,
+                models=allowed,
+                denied=denied,
+                webhook_url=webhook_url,
+                budgets=budgets,
+            )
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
@@ -159,10 +184,13 @@ def revoke(
         raise typer.BadParameter("use the id, 12 hexadecimal digits, from `headrace keys list`", param_hint="ID")
 
     async def work(client: Client) -> None:
-        if not await revoke_api_key(client, key_id):
-            _fail(
-                f"key {key_id}: not found, perhaps expired; links that it made are revoked; see `headrace keys list`"
-            )
+        known = await find_api_key(client, key_id)
+        async with act(client, "key.revoke", key_id, name=known.name if known else ""):
+            if not await revoke_api_key(client, key_id):
+                raise ActRefused(
+                    f"key {key_id}: not found, perhaps expired; links that it made are revoked; "
+                    "see `headrace keys list`"
+                )
 
     with_redis(work, data_dir)
 
@@ -187,7 +215,8 @@ def revoke_links(
         raise typer.BadParameter(problem, param_hint="PRINCIPAL")
 
     async def work(client: Client) -> None:
-        await revoke_links_of(client, account_of(principal))
+        async with act(client, "links.revoke", principal):
+            await revoke_links_of(client, account_of(principal))
         typer.echo(f"links of {principal}: revoked", err=True)
 
     with_redis(work, data_dir)

@@ -122,7 +122,9 @@ class Generation:
 
     async def _end_claimed(self, job: "_Job", outcome: Outcome) -> bool:
         """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
-        return await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome)
+        if ended := await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome):
+            _count(outcome)
+        return ended
 
     async def _has_ended(self, job: "_Job") -> bool:
         """Return False if another worker has taken the stream over before this one could end it. Raises
@@ -164,12 +166,12 @@ class Generation:
                 # Keep the partial answer of the previous attempt rather than end with none.
                 run.end_call("cancelled" if outcome.is_cancelled else "failed")
                 if await self._end_claimed(replace(job, claimed=writer.draft.ledger.claimed), outcome):
-                    _count(outcome)
                     await adapters.attempts.resumption.give_up(run)
                     return
                 ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
                 ended = await self._finish(writer, outcome, usage, settles=not is_read_on)
+        metrics.count_restart(job.claimed.readable if writer.draft.has_output else 0, writer.draft.lineage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
         job.log.ended(outcome, writer.draft.logged_usage(usage), ended, writer.draft.ledger.closed)

@@ -110,8 +110,7 @@ class Generation:
             chat_request = await _parse(job.claimed.fields["request"])
         except RequestError as error:
             # The error's message is left out: it names fields of the request, and those may be content.
-            extra = {"stream_id": job.stream_id, "error": error.code}
-            logger.error("stored request invalid", extra=extra)  # noqa: TRY400
+            logger.error("stored request invalid", extra={"stream_id": job.stream_id, "error": error.code})  # noqa: TRY400
             message = "the stored request is invalid; send it again"
             outcome = Outcome.failed(GenerationError("internal_error", message))
         with self._adapters.in_use() as adapters:
@@ -129,8 +128,7 @@ class Generation:
     async def _has_ended(self, job: "_Job") -> bool:
         """Return False if another worker has taken the stream over before this one could end it. Raises
         :class:`BrokerUnavailable`."""
-        holder = holder_of(job.stream_id, job.claimed, job.token)
-        reply = await run_script(self._client, self._scripts.renew(holder))
+        reply = await run_script(self._client, self._scripts.renew(holder_of(job.stream_id, job.claimed, job.token)))
         return reply.code is Code.CLOSED
 
     def _outcome_without_generation(self, claimed: Claimed) -> Outcome | None:

@@ -27,6 +27,8 @@ RESTARTED_ANSWERS = Counter(
 )
 RESTORES = Counter("headrace_restores_total", "Streams rewritten after Redis had lost them")
 ENDINGS = Counter("headrace_endings_total", "Streams ended by this worker", ["finish_reason", "reason"])
+for _reason in ("internal_error", "worker_lost"):
+    ENDINGS.labels("error", _reason)
 TOKENS_SAVED = Counter(
     "headrace_tokens_saved_total", "Tokens of max_tokens not generated because the answer was cancelled"
 )

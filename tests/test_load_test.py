@@ -20,7 +20,7 @@ async def load_test(url: str, *options: str) -> Ended:
         *(sys.executable, "-m", "bench", "--url", url, *options),
         cwd=ROOT,
         env=environment(),
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=pipe,
         stdout=pipe,
         stderr=pipe,
     )

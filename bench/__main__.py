@@ -6,6 +6,8 @@
 Rounds are interleaved: A, B, C, C, B, A, each target freshly started and warmed up. If a target fails, the table has
 the error, and the run goes on. Figures are medians; ``bench/results/`` has every round. ``--goals`` measures the
 targets of ``bench/goals.py``, and writes their table to ``bench/results/targets.md``.
+
+With ``--url`` it is a load test of a running system instead: ``bench/own_system``.
 """
 
 import argparse
@@ -20,6 +22,7 @@ from bench.attempt import attempt
 from bench.children import ProviderProcess
 from bench.figures import FIGURES
 from bench.goal_table import goal_table
+from bench.own_system import command as own_system
 from bench.results import Record, summarize
 from bench.shapes import SHAPES, Shape
 from bench.table import shape_table
@@ -27,6 +30,8 @@ from bench.targets import registry
 
 
 def main() -> None:
+    if any(each == "--url" or each.startswith("--url=") for each in sys.argv[1:]):
+        sys.exit(own_system.main(sys.argv[1:]))
     options = _arguments()
     settings = dict(pair.split("=", 1) for pair in options.set)
     wanted = goals.plan() if options.goals else dict.fromkeys(options.shapes, options.targets)

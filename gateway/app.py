@@ -26,6 +26,7 @@ from gateway.api import (
     openapi,
     openapi_route,
     ops,
+    ops_audit,
     response_inputs,
     service,
     streams,
@@ -55,6 +56,7 @@ from gateway.state import GatewayState
 from shared.broker.client import connect
 from shared.broker.overview import read_overview
 from shared.broker.processes import Load, Presence
+from shared.broker.recorded_reload import RecordedReload
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
@@ -119,7 +121,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(openai_responses.live_router)
     for module in (
         *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
-        *(listing, chats, tickets, service, connection, models, usage, ops, openapi_route, web_pages),
+        *(listing, chats, tickets, service, connection, models, usage, ops, ops_audit, openapi_route, web_pages),
     ):
         app.include_router(module.router)
     web_pages.mount_files(app)
@@ -158,8 +160,9 @@ class _Parts:
         hub = Hub(client, scripts, settings, gateway_id)
         watch = BrokerWatch(client)
         current = CurrentConfiguration(configuration)
+        reload = RecordedReload(client, current, "gateway", gateway_id)
         if hangup is not None:
-            hangup.reload_with(current.start_reload)
+            hangup.reload_with(reload.on_hangup)
         models = Models(client, current)
         acceptance = Acceptance(client)
         backlog = Backlog(client, settings.queue_timeout_s)
@@ -196,7 +199,7 @@ class _Parts:
             gateway_id,
             "gateway",
             lambda: _load_of(hub, lag, configurations),
-            current.reload,
+            reload.on_request,
             (settings.host, settings.port),
         )
         sweep = Sweep(

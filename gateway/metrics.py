@@ -3,6 +3,14 @@
 from prometheus_client import Counter, Gauge, Histogram
 
 STREAMS_CREATED = Counter("headrace_streams_created_total", "Streams that were queued")
+REQUESTS = Counter(
+    "headrace_requests_total",
+    "Requests that are over, without those for probes, metrics and pages",
+    ["kind", "outcome"],
+)
+for _kind in ("create", "resume", "other"):
+    for _outcome in ("ok", "refused", "cut", "failed"):
+        REQUESTS.labels(_kind, _outcome)
 STREAMS = Gauge("headrace_gateway_streams", "Streams that this gateway reads now", multiprocess_mode="livesum")
 SUBSCRIPTIONS = Gauge("headrace_subscriptions", "Clients that read a stream now", multiprocess_mode="livesum")
 RESUMES = Counter("headrace_resumes_total", "Connections that resumed with a cursor", ["result"])

@@ -1,8 +1,7 @@
 """The command ``headrace keys``: API keys for gateways with ``HEADRACE_AUTH=keys``, stored in Redis."""
 
 import asyncio
-import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, NoReturn, TypeVar
@@ -11,21 +10,29 @@ from urllib.parse import urlsplit
 import typer
 
 from headrace import data_dir
-from shared.broker.api_keys import create_api_key, is_key_id, list_api_keys, revoke_api_key
+from headrace.key_options import parse_budgets, parse_field_paths, parse_life, parse_patterns
+from headrace.recorded import act
+from shared.broker.api_keys import (
+    create_api_key,
+    find_api_key,
+    is_key_id,
+    list_api_keys,
+    new_key_id,
+    revoke_api_key,
+)
+from shared.broker.audit_log import ActRefused
 from shared.broker.budgets import BudgetUse, read_budget_uses
 from shared.broker.client import Client, connect
 from shared.broker.link_revocations import revoke_links as revoke_links_of
 from shared.broker.tls_diagnosis import diagnose
 from shared.broker.trouble import Reason
-from shared.budgets import Budget, Budgets, amount_text, check_currency, parse_budget
+from shared.budgets import amount_text
 from shared.environment import load_settings
 from shared.errors import BrokerUnavailable
-from shared.model_patterns import LONGEST_PATTERN, MOST_PATTERNS
 from shared.principal_ids import is_key_name, is_principal
 from shared.printable import one_line, printable
 from shared.rate_limits import LIMIT_NAMES, account_of
 from shared.scopes import DEFAULT_SCOPES, Scope
-from shared.setting_types import MOST_DENIED, is_field_path
 from shared.settings import Settings, SettingsError
 from shared.webhook_hosts import WebhookHosts, WebhookUrlRefused
 
@@ -34,7 +41,6 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys, and revoke links.")
 
 _DEFAULT_SCOPES: Final = ",".join(scope for scope in Scope if scope in DEFAULT_SCOPES)
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 DataDir = Annotated[
     Path,
@@ -97,27 +103,43 @@ def create(
         raise typer.BadParameter(problem, param_hint="--scopes")
     if not granted:
         raise typer.BadParameter(f"no scope; use {', '.join(Scope)}", param_hint="--scopes")
-    life_s = None if expires_in is None else _seconds(expires_in)
+    life_s = None if expires_in is None else parse_life(expires_in)
     given = (requests_per_minute, tokens_per_minute, tokens_per_day, concurrent_streams, stored_bytes)
     limits = {limit: n for limit, n in zip(LIMIT_NAMES, given, strict=True) if n is not None}
-    allowed = None if models is None else _patterns(models)
-    denied = _field_paths(deny)
-    budgets = _budgets(budget_day or (), budget_month or ())
+    allowed = None if models is None else parse_patterns(models)
+    denied = parse_field_paths(deny)
+    budgets = parse_budgets(budget_day or (), budget_month or ())
     if webhook_url is not None:
         _check_webhook(webhook_url)
 
     async def work(client: Client) -> None:
-        key, presented = await create_api_key(
+        key_id = new_key_id()
+        async with act(
             client,
-            name,
-            granted,
-            life_s=life_s,
-            limits=limits,
-            models=allowed,
-            denied=denied,
-            webhook_url=webhook_url,
-            budgets=budgets,
-        )
+            "key.create",
+            key_id,
+            name=name,
+            scopes=",".join(granted),
+            expires_in=expires_in or "",
+            limits=",".join(f"{limit}={n}" for limit, n in limits.items()),
+            models=",".join(allowed or ()),
+            denied=",".join(denied),
+            webhook=urlsplit(webhook_url or "").netloc,  # the rest may be a secret
+            budget_day=budgets.day.text,
+            budget_month=budgets.month.text,
+        ):
+            key, presented = await create_api_key(
+                client,
+                name,
+                granted,
+                key_id=key_id,
+                life_s=life_s,
+                limits=limits,
+                models=allowed,
+                denied=denied,
+                webhook_url=webhook_url,
+                budgets=budgets,
+            )
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 
@@ -161,10 +183,13 @@ def revoke(
         raise typer.BadParameter("use the id, 12 hexadecimal digits, from `headrace keys list`", param_hint="ID")
 
     async def work(client: Client) -> None:
-        if not await revoke_api_key(client, key_id):
-            _fail(
-                f"key {key_id}: not found, perhaps expired; links that it made are revoked; see `headrace keys list`"
-            )
+        known = await find_api_key(client, key_id)
+        async with act(client, "key.revoke", key_id, name=known.name if known else ""):
+            if not await revoke_api_key(client, key_id):
+                raise ActRefused(
+                    f"key {key_id}: not found, perhaps expired; links that it made are revoked; "
+                    "see `headrace keys list`"
+                )
 
     with_redis(work, data_dir)
 
@@ -189,7 +214,8 @@ def revoke_links(
         raise typer.BadParameter(problem, param_hint="PRINCIPAL")
 
     async def work(client: Client) -> None:
-        await revoke_links_of(client, account_of(principal))
+        async with act(client, "links.revoke", principal):
+            await revoke_links_of(client, account_of(principal))
         typer.echo(f"links of {principal}: revoked", err=True)
 
     with_redis(work, data_dir)
@@ -232,48 +258,6 @@ def _settings() -> Settings:
 def _use_text(use: BudgetUse) -> str:
     limit, used, reserved = (amount_text(use.kind, n, use.currency) for n in (use.limit, use.used, use.reserved))
     return f"budget_{use.period}={limit} (used {used}, reserved {reserved})"
-
-
-def _seconds(text: str) -> float:
-    match = re.fullmatch(r"(\d{1,6})([smhd])", text)
-    if match is None:
-        raise typer.BadParameter("use a number with s, m, h or d, such as 90d", param_hint="--expires-in")
-    return int(match[1]) * _SECONDS[match[2]]
-
-
-def _patterns(text: str) -> list[str]:
-    patterns = [pattern.strip() for pattern in text.split(",") if pattern.strip()]
-    if not 0 < len(patterns) <= MOST_PATTERNS:
-        raise typer.BadParameter(f"use 1 to {MOST_PATTERNS} patterns, separated by commas", param_hint="--models")
-    if not all(re.fullmatch(rf"\S{{1,{LONGEST_PATTERN}}}", pattern) for pattern in patterns):
-        problem = f"use patterns of 1 to {LONGEST_PATTERN} characters without spaces"
-        raise typer.BadParameter(problem, param_hint="--models")
-    return patterns
-
-
-def _budgets(day: Iterable[str], month: Iterable[str]) -> Budgets:
-    found = dict[str, Budget]()
-    for option, texts in (("--budget-day", day), ("--budget-month", month)):
-        try:
-            found[option] = parse_budget(",".join(texts))
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint=option) from None
-    budgets = Budgets(found["--budget-day"], found["--budget-month"])
-    try:
-        check_currency(budgets)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--budget-month") from None
-    return budgets
-
-
-def _field_paths(text: str) -> list[str]:
-    paths = [path.strip() for path in text.split(",") if path.strip()]
-    if len(paths) > MOST_DENIED:
-        raise typer.BadParameter(f"use at most {MOST_DENIED} paths", param_hint="--deny")
-    if not all(map(is_field_path, paths)):
-        problem = "use paths of fields, such as mcp_servers, tools.web_search or betas.NAME"
-        raise typer.BadParameter(problem, param_hint="--deny")
-    return paths
 
 
 def _check_webhook(url: str) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from headrace import api_keys, usage, webhooks
+from headrace import api_keys, audit, usage, webhooks
 from headrace.cli_options import LOCAL_URL, Config, Host, Key, Port, Url, check_key, configured, fail
 from headrace.doctor.command import doctor
 from headrace.webhook_secret import secret_problem
@@ -239,6 +239,7 @@ def check(
 
 app.command()(doctor)
 app.command()(usage.usage)
+app.command()(audit.audit)
 
 
 def _response_format(*, as_json: bool, schema_file: Path | None) -> dict[str, object] | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from headrace.printer import note
+from headrace.recorded import act
 from headrace.table import table
 from shared.broker.client import Client
 from shared.broker.processes import Process, read_processes, request_reload
@@ -20,7 +21,8 @@ async def reload(client: Client) -> int:
     """Print the result of each process. Return the exit code: 0, or 1 if one refused the file or did not answer.
     Raises :class:`BrokerUnavailable`."""
     request_id = secrets.token_hex(8)
-    await request_reload(client, request_id)
+    async with act(client, "configuration.reload", "all processes"):
+        await request_reload(client, request_id)
     deadline = time.monotonic() + _WITHIN_S
     while True:
         processes = await read_processes(client)

@@ -1,17 +1,23 @@
 """The command ``headrace webhooks``: those that were not delivered yet, or given up."""
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 import typer
 
 from headrace.api_keys import HERE, DataDir, with_redis
+from headrace.recorded import act
+from shared.broker.audit_log import ActRefused
 from shared.broker.client import Client
 from shared.broker.deliveries import count_owed, deliver_again, list_owed
 from shared.broker.scripts import StreamScripts
 from shared.environment import load_settings
 from shared.printable import one_line
+from shared.protocol.ids import is_stream_id
+
+#: Streams that an entry of the audit log names.
+_SHOWN: Final = 5
 
 app = typer.Typer(no_args_is_help=True, help="List webhooks that were not delivered; send them again.")
 
@@ -53,11 +59,12 @@ def retry(
 
     async def work(client: Client) -> None:
         ids = stream_ids or [owed.stream_id for owed in await list_owed(client, 10_000) if owed.next_at is None]
-        unknown = [each for each in ids if not await deliver_again(client, scripts, each)]
-        typer.echo(f"{len(ids) - len(unknown)} to be sent again", err=True)
-        if unknown:
-            typer.echo(one_line(f"without a webhook, still running, or gone: {', '.join(unknown)}"), err=True)
-            raise typer.Exit(1)
+        shown = " ".join([*filter(is_stream_id, ids[:_SHOWN]), *(["…"] if len(ids) > _SHOWN else [])])
+        async with act(client, "webhook.retry", "all given up" if everything else shown, streams=str(len(ids))):
+            unknown = [each for each in ids if not await deliver_again(client, scripts, each)]
+            typer.echo(f"{len(ids) - len(unknown)} to be sent again", err=True)
+            if unknown:
+                raise ActRefused(one_line(f"without a webhook, still running, or gone: {', '.join(unknown)}"))
 
     with_redis(work, data_dir)
 

@@ -32,6 +32,7 @@ def configure_logging(level: str, form: Format | None = None) -> None:
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     for package in ("gateway", "workers", "shared", "headrace"):
         logging.getLogger(package).setLevel(level.upper())
+    logging.getLogger("audit").setLevel(logging.INFO)  # at every level: the lines are a record, not diagnosis
     # arq logs the message of a job's exception, which may be private; workers/jobs/queue.py logs the job without it.
     logging.getLogger("arq").setLevel(logging.CRITICAL)
     # An unavailable collector gets a line for each batch that is dropped, not for each retry.

@@ -27,11 +27,15 @@ BUILD_INFO.labels(VERSION).set(1)
 SWEPT = Counter(
     "headrace_swept_streams_total", "Streams that the sweep of this process re-queued or ended", ["reason"]
 )
+for _reason in ("queued_again", "queue_timeout", "worker_lost", "cancelled"):
+    SWEPT.labels(_reason)
 DROPPED = Counter(
     "headrace_dropped_answers_total",
     "Answers that were dropped before the end of their retention",
     ["reason"],
 )
+for _reason in ("memory", "stored_bytes"):
+    DROPPED.labels(_reason)
 ILLEGAL_TRANSITIONS = Counter(
     "headrace_illegal_transitions_total",
     "Replies of Redis with a status that the table of transitions excludes, by script",

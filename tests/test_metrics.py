@@ -19,12 +19,19 @@ from shared.version import VERSION
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Counts
 from tests.ports import free_port
-from tests.prometheus import Metrics, missing_in, promtool
+from tests.prometheus import Metrics, missing_in, prometheus, promtool, slo_rules_in
 from tests.system import REPOSITORY, Process, System
 
 DEPLOY = REPOSITORY / "deploy"
-RULES = DEPLOY / "prometheus" / "alerts.yml"
-DASHBOARD = DEPLOY / "grafana" / "headrace.json"
+RULES = [DEPLOY / "prometheus" / name for name in ("alerts.yml", "slo.yml")]
+DASHBOARDS = sorted((DEPLOY / "grafana").glob("*.json"))
+PRICES = """
+[prices."openai/known"]
+currency = "USD"
+as_of = 2026-11-01
+input = 1
+output = 10
+"""
 WORDS = [f"word{n} " for n in range(100)]
 SECRETS = ("prompt-that-nobody-tells", "word1 ")
 ANSWERS = 3
@@ -54,6 +61,9 @@ async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
         requests_per_minute=REQUESTS,
         lease_s=1,
         provider_retries=1,
+        configuration=PRICES,
+        budget_day="1000 USD",
+        budget_unknown="allow",
     )
     try:
         await system.start()
@@ -144,6 +154,12 @@ async def test_any_gateway_exports_the_metrics_of_all_processes_in_the_folder(bu
     assert metrics.value("headrace_endings_total", finish_reason="cancelled", reason="cancelled") == 1
     assert metrics.value("headrace_tokens_saved_total") > 900
     assert metrics.value("headrace_takeovers_total") == 1
+    assert metrics.value("headrace_restarted_answers_total") == 1
+    assert metrics.value("headrace_requests_total", kind="create", outcome="refused") == 1
+    assert metrics.value("headrace_requests_total", kind="create", outcome="ok") >= ANSWERS
+    assert metrics.value("headrace_requests_total", kind="resume", outcome="ok") >= 1
+    for kind in ("create", "resume"):
+        assert metrics.value("headrace_requests_total", kind=kind, outcome="failed") == 0
     assert metrics.value("headrace_refusals_total", code="requests_per_minute_exceeded") == 1
     assert metrics.value("headrace_tail_trimmed_events_total") >= 0
     assert metrics.value("headrace_redis_up") == 1
@@ -191,42 +207,75 @@ async def test_a_model_that_never_answered_gets_no_label(busy: System) -> None:
     assert metrics.value("gen_ai_client_operation_duration_seconds_count", gen_ai_request_model="other") >= 2
 
 
-def queries_of_dashboard() -> list[str]:
-    panels = json.loads(DASHBOARD.read_text())["panels"]
-    return [target["expr"] for panel in panels for target in panel.get("targets", [])]
+def queries() -> dict[str, list[str]]:
+    """Return the queries of each dashboard."""
+    return {
+        path.name: [target["expr"] for panel in panels for target in panel.get("targets", [])]
+        for path in DASHBOARDS
+        for panels in [json.loads(path.read_text())["panels"]]
+    }
 
 
-async def test_every_query_of_the_dashboard_names_existing_series(busy: System, tmp_path: Path) -> None:
+async def test_every_query_and_rule_names_existing_series(busy: System) -> None:
     metrics = await metrics_of(busy)
-    queries = queries_of_dashboard()
-    assert len(queries) > 30
-    missing = {query: found for query in queries if (found := missing_in(query, metrics))}
-    assert missing == {}
-    rules = [
-        {"record": f"query_{at}", "expr": query.replace("$__rate_interval", "5m")} for at, query in enumerate(queries)
-    ]
-    path = tmp_path / "queries.yml"
-    path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    promtool("check", "rules", path)
+    assert set(queries()) == {"headrace.json", "on-call.json", "capacity.json", "costs.json"}
+    wanted = [query for each in queries().values() for query in each] + [rule["expr"] for rule in rules()]
+    assert {query: found for query in wanted if (found := missing_in(query, metrics))} == {}
 
 
-async def test_every_alert_names_existing_series(busy: System) -> None:
-    metrics = await metrics_of(busy)
-    for rule in alerts():
-        assert missing_in(rule["expr"], metrics) == [], rule["alert"]
+async def test_prometheus_answers_every_query_of_the_dashboards(busy: System, tmp_path: Path) -> None:
+    """A query without a result is a panel without data."""
+    rule_files = [RULES[0], slo_rules_in(tmp_path, RULES[1])]
+    with prometheus(tmp_path, busy.url.removeprefix("http://"), rule_files) as url:
+
+        async def empty() -> list[str]:
+            found = []
+            for query in {query for each in queries().values() for query in each}:
+                expression = query.replace("$__rate_interval", "1m").replace(":5m]", ":1s]")
+                answer = await busy.http.get(f"{url}/api/v1/query", params={"query": expression})
+                assert answer.status_code in {200, 503}, f"{query}: {answer.text}"  # 503: it reads its rules
+                if answer.status_code == 503 or not answer.json()["data"]["result"]:
+                    found.append(query)
+            return found
+
+        async def are_complete() -> bool:
+            with suppress(httpx2.TransportError):  # it starts
+                return not await empty()
+            return False
+
+        try:
+            await busy.eventually(are_complete, timeout_s=60)
+        except AssertionError:
+            assert await empty() == []
+            raise
+
+
+def rules() -> list[dict[str, Any]]:
+    """Return all rules, those that record series too."""
+    return [rule for path in RULES for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
 
 
 def alerts() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    return [rule for rule in rules() if "alert" in rule]
 
 
 def test_every_alert_fires_and_only_when_it_should() -> None:
     promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yml")
-    promtool("test", "rules", DEPLOY / "prometheus" / "alerts_test.yml")
-    tested = {
-        test["name"] for test in yaml.safe_load((DEPLOY / "prometheus" / "alerts_test.yml").read_text())["tests"]
-    }
+    tested = set[str]()
+    for name in ("alerts_test.yml", "slo_test.yml"):
+        path = DEPLOY / "prometheus" / name
+        promtool("test", "rules", path)
+        for test in yaml.safe_load(path.read_text())["tests"]:
+            tested |= {each["alertname"] for each in test.get("alert_rule_test", []) if each["exp_alerts"]}
     assert tested == {rule["alert"] for rule in alerts()}
+
+
+def test_objectives_are_in_one_place() -> None:
+    objectives = {rule["labels"]["slo"] for rule in rules() if rule.get("record") == "headrace:slo_objective"}
+    for kind in ("bad", "all"):
+        assert {rule["labels"]["slo"] for rule in rules() if rule.get("record") == f"headrace:slo_{kind}:rate5m"} == (
+            objectives
+        )
 
 
 def test_every_alert_has_an_entry_in_the_runbook() -> None:

@@ -1,6 +1,7 @@
 """Gateways and workers read their file again while they run; a wrong file changes nothing."""
 
 import asyncio
+import json
 import os
 import pty
 import re
@@ -9,7 +10,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -86,6 +87,12 @@ async def reload(system: System) -> Ended:
     return await finish(await headrace("reload", HEADRACE_REDIS_URL=system.broker.url), timeout_s=100)
 
 
+async def acts(system: System) -> list[dict[str, Any]]:
+    """Return the audit log, the newest first."""
+    ended = await finish(await headrace("audit", "--json", HEADRACE_REDIS_URL=system.broker.url))
+    return [json.loads(line) for line in ended.out.splitlines()]
+
+
 async def answer_of(system: System, model: str) -> str:
     return str((await system.ended(await system.post(model, provider=None)))["text"])
 
@@ -109,6 +116,11 @@ async def test_reload_gives_every_process_the_new_file(system: System, fakes: Fa
     assert [row[:2] for row in rows] == [["ok", "gateway"], ["ok", "worker"]]
     assert rows[0][-1] == rows[1][-1]
     assert re.fullmatch("[0-9a-f]{16}", rows[0][-1])
+    recorded = (await acts(system))[:3]
+    assert [each["what"] for each in reversed(recorded)] == ["configuration.reload", *["configuration.load"] * 2]
+    assert {(each["who"], each["target"], each["outcome"]) for each in recorded[:2]} == {
+        ("headrace reload", rows[0][-1], "done")
+    }
 
     async def only_beta() -> bool:
         return await offered(system) == {"demo", "beta"}
@@ -133,6 +145,7 @@ async def test_a_wrong_file_changes_nothing_and_is_explained(system: System) -> 
     assert all(REASON in line for line in lines)
     for process in (*system.gateways, *system.workers):
         assert REASON in process.log.read_text()
+    assert [each["outcome"] for each in (await acts(system))[:2]] == ["refused"] * 2
     assert await answer_of(system, "fast") == "alpha"
 
 
@@ -164,6 +177,12 @@ async def test_a_hangup_makes_one_process_read_its_file(system: System, fakes: F
         return await answer_of(system, "fast") == "beta"
 
     await system.eventually(new_alias)
+
+    async def is_recorded() -> bool:
+        loads = (await acts(system))[:2]
+        return [each["who"] for each in loads] == ["SIGHUP"] * 2
+
+    await system.eventually(is_recorded)
 
 
 @pytest.mark.usefixtures("alpha")

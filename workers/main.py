@@ -13,6 +13,7 @@ import uvloop
 from shared.broker.client import Client, connect
 from shared.broker.creation import requeue
 from shared.broker.processes import Load, Presence
+from shared.broker.recorded_reload import RecordedReload
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
@@ -139,7 +140,8 @@ class _Worker:
         self._configurations = ConfigurationWatch(client, scripts, configuration)
         current = CurrentConfiguration(configuration, self._adapters.replace)
         current.follow(self._configurations.load)
-        hangup.reload_with(current.start_reload)
+        reload = RecordedReload(client, current, "worker", worker_id)
+        hangup.reload_with(reload.on_hangup)
         provider_limits = ProviderLimits(client, scripts)
         deliveries = Deliveries(client, scripts, settings)
         self._generation = generation = Generation(
@@ -166,7 +168,7 @@ class _Worker:
         self._queue = StreamQueue(client.servers, settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
-        self._presence = Presence(client, worker_id, "worker", self._load, current.reload)
+        self._presence = Presence(client, worker_id, "worker", self._load, reload.on_request)
         publishing = publish_models(client, self._adapters)
         coroutines = (
             flusher.run(),

@@ -7,6 +7,7 @@ from prometheus_client import Counter, Gauge, Histogram, start_http_server
 from shared.broker.replies import Code, WriteReply
 from shared.errors import BrokerUnavailable
 from shared.metrics import registry
+from shared.protocol.lineage import NO_LINEAGE, Lineage
 
 _REPLIES = Counter("headrace_append_answers_total", "Replies of the scripts that write streams", ["code"])
 #: Looked up once: every append has a reply.
@@ -21,8 +22,13 @@ TAKEOVERS = Counter("headrace_takeovers_total", "Streams claimed after another w
 RESUMED_ANSWERS = Counter(
     "headrace_resumed_answers_total", "Answers stored at their provider that another worker went on with", ["result"]
 )
+RESTARTED_ANSWERS = Counter(
+    "headrace_restarted_answers_total", "Answers that another worker began anew after events of them could be read"
+)
 RESTORES = Counter("headrace_restores_total", "Streams rewritten after Redis had lost them")
 ENDINGS = Counter("headrace_endings_total", "Streams ended by this worker", ["finish_reason", "reason"])
+for _reason in ("internal_error", "worker_lost"):
+    ENDINGS.labels("error", _reason)
 TOKENS_SAVED = Counter(
     "headrace_tokens_saved_total", "Tokens of max_tokens not generated because the answer was cancelled"
 )
@@ -78,6 +84,12 @@ def count_replies(replies: Sequence[WriteReply | BrokerUnavailable]) -> None:
     codes = [reply.code for reply in replies if isinstance(reply, WriteReply)]
     for code in set(codes):
         _REPLIES_BY_CODE[code].inc(codes.count(code))
+
+
+def count_restart(readable: int, lineage: Lineage) -> None:
+    """Count an answer that did not continue the events that its readers had. ``readable``: number of those."""
+    if readable and lineage == NO_LINEAGE:
+        RESTARTED_ANSWERS.inc()
 
 
 def label_provider(provider: str) -> None:

@@ -6,13 +6,15 @@ import time
 from typing import Any
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from gateway.api.descriptions import OPERATORS, either_answers, native_answers
+from gateway.api.ops_audit import act_of
 from gateway.api.response_models import CancelAnswer
 from gateway.api.streams import stop
 from gateway.auth.operator import Operator
 from gateway.state import Gateway, GatewayState
+from shared.broker.audit_log import recorded
 from shared.broker.overview import MINUTES, MOST_LIVE, Overview
 from shared.broker.processes import Process
 from shared.broker.queue import queue_positions
@@ -103,10 +105,11 @@ async def stream(stream_id: str, gateway: Gateway, _: Operator) -> dict[str, Any
     status_code=202,
     responses=either_answers(),
 )
-async def cancel(stream_id: str, gateway: Gateway, _: Operator) -> CancelAnswer:
+async def cancel(stream_id: str, gateway: Gateway, operator: Operator, request: Request) -> CancelAnswer:
     """Stop a stream of any owner. Repeated, or after the end, it has no effect."""
-    await _find(gateway, stream_id)
-    return await stop(gateway, stream_id)
+    found = await _find(gateway, stream_id)
+    async with recorded(gateway.client, act_of(operator, request, "stream.cancel", found.stream_id)):
+        return await stop(gateway, stream_id)
 
 
 async def _find(gateway: GatewayState, stream_id: str) -> StreamTimeline:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from starlette.types import Scope
 
+from gateway import metrics
 from gateway.edge.headers import Field
 from shared.protocol.ids import is_stream_id
 from shared.tracing import NO_SPAN, Span, Tracing
@@ -21,8 +22,16 @@ logger = logging.getLogger(__name__)
 _GOOD_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 #: Requested all the time; logged at level debug.
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ops/overview", "/page"})
+_CREATING: Final = frozenset(
+    {"/chat", "/chat/stream", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat"}
+)
+_RESUMING: Final = frozenset({"/chat/stream/{stream_id}", "/api/chat/{chat_id:path}/stream"})
 #: Paths that create streams, and so start traces.
 _TRACED: Final = ("/chat", "/v1/", "/api/chat")
+#: Exceptions that end a response early without a fault of this gateway.
+_CUTS: Final = frozenset(
+    {"Drained", "Stalled", "GrantEnded", "CancelledError", "ClientDisconnect", "ConnectionResetError"}
+)
 
 
 class RequestLog:
@@ -74,8 +83,19 @@ class RequestLog:
             "cut": type(cut).__name__ if cut is not None else None,
         }
         logger.log(logging.DEBUG if path in _QUIET else logging.INFO, "request", extra=line)
+        if path not in _QUIET:
+            metrics.REQUESTS.labels(_kind(self._method, path), self._outcome(cut)).inc()
         if self.span is not NO_SPAN:
             self._end_span(line)
+
+    def _outcome(self, cut: BaseException | None) -> str:
+        """Return the outcome as metrics count it: ``cut`` if the client left or stalled, its grant ended, or this
+        gateway drains. Other exceptions are bugs, or outages within a response."""
+        if type(cut).__name__ in _CUTS:
+            return "cut"
+        if cut is not None or self._status is None or self._status >= 500:
+            return "failed"
+        return "ok" if self._status < 400 else "refused"
 
     def _start_span(self, parent: str) -> None:
         attributes = {"http.request.method": self._method, "headrace.request_id": self.request_id}
@@ -104,6 +124,13 @@ def begin_request_log(scope: Scope, tracing: Tracing) -> RequestLog:
 
 def current_request_log() -> RequestLog | None:
     return _current.get()
+
+
+def _kind(method: str, path: str | None) -> str:
+    """Return whether a request creates a stream, resumes one, or does anything else."""
+    if method == "POST" and path in _CREATING:
+        return "create"
+    return "resume" if method == "GET" and path in _RESUMING else "other"
 
 
 def _stream_id(scope: Scope) -> str | None:

@@ -69,6 +69,7 @@ async def create_api_key(
     name: str,
     scopes: Sequence[str],
     *,
+    key_id: str | None = None,
     life_s: float | None = None,
     limits: Mapping[str, int] | None = None,
     models: list[str] | None = None,
@@ -76,11 +77,12 @@ async def create_api_key(
     webhook_url: str | None = None,
     budgets: Budgets = NO_BUDGETS,
 ) -> tuple[ApiKey, str]:
-    """Create a key. Return it and the text that its owner sends, which cannot be read again."""
+    """Create a key. Return it and the text that its owner sends, which cannot be read again. ``key_id``: as
+    :func:`new_key_id` made it, for a caller that has to know it before."""
     secret, now = secrets.token_urlsafe(_SECRET_BYTES), time.time()
     expires_at = None if life_s is None else now + life_s
     key = ApiKey(
-        secrets.token_hex(6),
+        key_id or new_key_id(),
         name,
         _hash_of(secret),
         sorted(scopes),
@@ -96,6 +98,10 @@ async def create_api_key(
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])
     return key, f"{PREFIX}{key.id}-{secret}"
+
+
+def new_key_id() -> str:
+    return secrets.token_hex(6)
 
 
 async def find_api_key(client: Client, key_id: str) -> ApiKey | None:

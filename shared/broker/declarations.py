@@ -235,6 +235,9 @@ UNPARK: Final = Script(
     parts=("_common",),
 )
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
+RECORD_ACT: Final = Script(
+    "record_act", keys=("audit",), args=("entry", "most_entries", "kept_ms"), parts=("_common",)
+)
 JOIN_CHAT: Final = Script(
     "join_chat",
     keys=("chat", "members"),

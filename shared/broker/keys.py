@@ -66,6 +66,8 @@ hr:{desk}:unarchived         zset    settlement, take_due  two days; id → when
 hr:{desk}:processes          zset    each process      a minute; process → its last report, ms
 hr:{desk}:process:<process>  string  that process      15 s; JSON, its report
 hr:{desk}:reload             string  the CLI           a minute; id of the latest request to read files again
+hr:{desk}:audit              stream  record_act        400 days from its last entry; administrative acts, some
+                                                       20,000 entries, see audit_log.py
 hr:gateway:<gateway>         pub/sub append, finish    -, new events of streams (growth.py); on a cluster with the
                                                        suffix `:{bbx}`
 hr:worker:<worker>           pub/sub cancel, room      -, the same
@@ -105,6 +107,7 @@ DELIVERIES: Final = f"{DESK}deliveries"
 UNARCHIVED: Final = f"{DESK}unarchived"
 PROCESSES: Final = f"{DESK}processes"
 RELOAD: Final = f"{DESK}reload"
+AUDIT: Final = f"{DESK}audit"
 REVOKED_LINKS: Final = "hr:revoked_links"
 BREAKERS: Final = f"{DESK}breakers"
 CONFIGURATIONS: Final = f"{DESK}configurations"

@@ -27,7 +27,6 @@ class CurrentConfiguration:
         self._apply = apply
         self._followers = list[Callable[[Configuration], None]]()
         self._lock = asyncio.Lock()
-        self._reloads = set[asyncio.Task[str]]()
 
     @property
     def value(self) -> Configuration:
@@ -36,12 +35,6 @@ class CurrentConfiguration:
     def follow(self, load: Callable[[Configuration], None]) -> None:
         """Pass every later configuration to ``load``, once it is in force."""
         self._followers.append(load)
-
-    def start_reload(self) -> None:
-        """Start :meth:`reload` in the background."""
-        task = asyncio.create_task(self.reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
 
     async def reload(self) -> str:
         """Read the file again. Return the problem, or an empty text if the new configuration is in force. After a

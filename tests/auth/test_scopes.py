@@ -56,6 +56,7 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "GET /ops/overview": ADMIN,
     "GET /ops/streams/{stream_id}": ADMIN,
     "POST /ops/streams/{stream_id}/cancel": ADMIN,
+    "GET /ops/audit": ADMIN,
     "GET /healthz": PUBLIC,
     "GET /readyz": PUBLIC,
     "GET /metrics": PUBLIC,

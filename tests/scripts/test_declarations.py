@@ -7,9 +7,18 @@ import pytest
 
 from shared.broker.chats import ChatName
 from shared.broker.cluster.slots import slot_of
-from shared.broker.declarations import FORGET_CHAT, JOIN_CHAT, JOINED_CHAT, REVOKE_LINKS, RIGHTS, STREAM_KEYS, Call
+from shared.broker.declarations import (
+    FORGET_CHAT,
+    JOIN_CHAT,
+    JOINED_CHAT,
+    RECORD_ACT,
+    REVOKE_LINKS,
+    RIGHTS,
+    STREAM_KEYS,
+    Call,
+)
 from shared.broker.desk_requests import Holding, Kind, Place, Settlement
-from shared.broker.keys import DELIVERIES, REVOKED_LINKS, sweep_keys
+from shared.broker.keys import AUDIT, DELIVERIES, REVOKED_LINKS, sweep_keys
 from shared.broker.replies import (
     parse_write,
 )
@@ -135,7 +144,7 @@ def test_which_scripts_run_when_redis_is_full() -> None:
             "drop",
             "revoke_links",
             *("forget", "leave", "settle", "hold", "may_drop", "paid", "deliver", "archived", "amend"),
-            *("joined_chat", "forget_chat"),
+            *("joined_chat", "forget_chat", "record_act"),
         ),
     }
     assert {name for name, flag in flags.items() if flag == "flags=no-writes"} == {"read", "rights"}
@@ -151,7 +160,7 @@ def test_the_amount_of_lua_is_limited() -> None:
         path.stem: sum(bool(line) and not line.startswith("--") for line in path.read_text().splitlines())
         for path in LUA.glob("*.lua")
     }
-    operators = sum(lines.pop(name) for name in ("_endings", "note", "rights", "revoke_links"))
+    operators = sum(lines.pop(name) for name in ("_endings", "note", "rights", "revoke_links", "record_act"))
     chats = sum(lines.pop(name) for name in ("join_chat", "joined_chat", "forget_chat"))
     deliveries = sum(lines.pop(name) for name in ("deliver", "archived", "take_due"))
     limits = (
@@ -174,7 +183,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     assert storage < 140
     assert budgets < 120
     assert sum(lines.values()) < 640
-    assert operators < 50
+    assert operators < 57
     assert deliveries < 80
     assert admission < 475
     assert chats < 54
@@ -240,6 +249,7 @@ def one_call_of_each() -> list[Call[Any]]:
             for script in (JOIN_CHAT, JOINED_CHAT, FORGET_CHAT)
         ),
         Call(REVOKE_LINKS, [REVOKED_LINKS], [], bool),
+        Call(RECORD_ACT, [AUDIT], [], bool),
         Call(RIGHTS, ["hr:probe"], [], bool),
     ]
 

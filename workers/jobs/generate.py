@@ -110,8 +110,7 @@ class Generation:
             chat_request = await _parse(job.claimed.fields["request"])
         except RequestError as error:
             # The error's message is left out: it names fields of the request, and those may be content.
-            extra = {"stream_id": job.stream_id, "error": error.code}
-            logger.error("stored request invalid", extra=extra)  # noqa: TRY400
+            logger.error("stored request invalid", extra={"stream_id": job.stream_id, "error": error.code})  # noqa: TRY400
             message = "the stored request is invalid; send it again"
             outcome = Outcome.failed(GenerationError("internal_error", message))
         with self._adapters.in_use() as adapters:
@@ -122,13 +121,14 @@ class Generation:
 
     async def _end_claimed(self, job: "_Job", outcome: Outcome) -> bool:
         """End the stream with the partial answer of an earlier attempt. Logs the end. False: a reader came back."""
-        return await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome)
+        if ended := await end_claimed(self._client, self._scripts, job.stream_id, job.claimed, job.token, outcome):
+            _count(outcome)
+        return ended
 
     async def _has_ended(self, job: "_Job") -> bool:
         """Return False if another worker has taken the stream over before this one could end it. Raises
         :class:`BrokerUnavailable`."""
-        holder = holder_of(job.stream_id, job.claimed, job.token)
-        reply = await run_script(self._client, self._scripts.renew(holder))
+        reply = await run_script(self._client, self._scripts.renew(holder_of(job.stream_id, job.claimed, job.token)))
         return reply.code is Code.CLOSED
 
     def _outcome_without_generation(self, claimed: Claimed) -> Outcome | None:
@@ -164,12 +164,12 @@ class Generation:
                 # Keep the partial answer of the previous attempt rather than end with none.
                 run.end_call("cancelled" if outcome.is_cancelled else "failed")
                 if await self._end_claimed(replace(job, claimed=writer.draft.ledger.claimed), outcome):
-                    _count(outcome)
                     await adapters.attempts.resumption.give_up(run)
                     return
                 ended = await writer.hand_over()  # an abandoned stream has a reader again
             else:
                 ended = await self._finish(writer, outcome, usage, settles=not is_read_on)
+        metrics.count_restart(job.claimed.readable if writer.draft.has_output else 0, writer.draft.lineage)
         if ended is not Ended.HANDED_OVER and not writer.is_superseded:  # else another worker goes on with it
             await adapters.attempts.resumption.cancel(run)
         job.log.ended(outcome, writer.draft.logged_usage(usage), ended, writer.draft.ledger.closed)

@@ -24,6 +24,7 @@ from gateway.intake.field_policy import (
     supporting_targets,
     with_policy,
 )
+from gateway.intake.priority import priority_fields
 from gateway.intake.webhooks import check_webhook_url, webhook_fields
 from gateway.state import GatewayState
 from shared.broker.chat_keys import chat_digest
@@ -45,6 +46,7 @@ from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest, OnDisconnect
+from shared.schemas.chat import Priority
 from shared.schemas.stored_request import parts_of
 from shared.settings import UnsupportedFields
 
@@ -84,10 +86,11 @@ async def submit(
     cursor: EventId = START,
     extra_fields: Mapping[str, str] | None = None,
     unsupported_fields: UnsupportedFields | None = None,
+    priority: Priority | None = None,
 ) -> Submission:
-    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect`` and ``unsupported_fields``:
-    the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises
-    :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have lost the key a moment
+    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect``, ``unsupported_fields``
+    and ``priority``: the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the
+    stream's state. Raises :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have lost the key a moment
     ago), :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the errors of :func:`joining_chat`,
     :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and :func:`read_own`."""
     if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
@@ -96,9 +99,17 @@ async def submit(
         raise Draining
     _check_fields(gateway, caller, chat_request)
     check_webhook_url(gateway.settings, chat_request)
+    class_fields = priority_fields(caller, chat_request, priority)
     body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     request = _Request(
-        gateway, caller, chat_request, body_hash, key, on_disconnect, extra_fields or {}, unsupported_fields
+        gateway,
+        caller,
+        chat_request,
+        body_hash,
+        key,
+        on_disconnect,
+        {**(extra_fields or {}), **class_fields},
+        unsupported_fields,
     )
     for _ in range(_MOST_TRIES):
         # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
@@ -193,6 +204,7 @@ async def submit_without_key(
     on_disconnect: OnDisconnect,
     extra_fields: Mapping[str, str] | None = None,
     unsupported_fields: UnsupportedFields | None = None,
+    priority: Priority | None = None,
 ) -> Submission:
     """Create a stream; a retry of the same request attaches to the stream of the first try, unless that failed."""
     _check_fields(gateway, caller, chat_request)
@@ -214,6 +226,7 @@ async def submit_without_key(
         on_disconnect=on_disconnect,
         extra_fields=extra_fields,
         unsupported_fields=unsupported_fields,
+        priority=priority,
     )
     if is_retry:
         submission = await submitting

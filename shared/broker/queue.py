@@ -17,6 +17,8 @@ from shared.broker.pipeline_connection import Command
 
 #: arq's name of the only kind of job.
 JOB: Final = "generate"
+#: Counts the batch streams in the queue, by their turns (``_classes.lua``).
+COUNT_BATCH: Final[Command] = ("ZCOUNT", QUEUE, 1 << 56, "+inf")
 
 
 def job_of(stream_id: str) -> bytes:

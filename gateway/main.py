@@ -62,10 +62,10 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
         sys.exit(1)
     try:
         _check(settings)
+        app = create_app(configuration, hangup)
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
-    app = create_app(configuration, hangup)
     checked = with_open_gateway_checks(with_cors(with_head(LiveRoutes(app)), settings.cors_origins), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]

@@ -16,6 +16,7 @@ from shared.archive_settings import ArchiveSettings
 from shared.broker.connection_pool import check_url
 from shared.budget_settings import BudgetSettings
 from shared.budgets import check_currency
+from shared.hook_settings import HookSettings
 from shared.rate_limits import LIMIT_NAMES, Limits
 from shared.setting_types import (
     LONGEST_S,
@@ -48,7 +49,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings):
+class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, HookSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )

@@ -4,7 +4,7 @@ one."""
 import asyncio
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -17,6 +17,7 @@ from gateway.auth.principal import Principal
 from gateway.chats.joining import ChatMoved, joined_history, joining_chat
 from gateway.intake.archiving import archive_fields
 from gateway.intake.body_memory import releases_body, run_beside_loop
+from gateway.intake.changed_fields import changed_fields
 from gateway.intake.field_policy import (
     add_ignored,
     known_ignored,
@@ -90,9 +91,10 @@ async def submit(
 ) -> Submission:
     """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect``, ``unsupported_fields``
     and ``priority``: the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the
-    stream's state. Raises :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have lost the key a moment
-    ago), :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the errors of :func:`joining_chat`,
-    :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and :func:`read_own`."""
+    stream's state. Raises :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have
+    lost the key a moment ago), :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the errors of
+    :func:`joining_chat`, :meth:`Models.resolve`, :meth:`Dispatch.dispatch`, :meth:`RequestHooks.check` and
+    :func:`read_own`."""
     if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     if gateway.hub.draining:
@@ -111,6 +113,7 @@ async def submit(
         {**(extra_fields or {}), **class_fields},
         unsupported_fields,
     )
+    checked: _Request | None = None
     for _ in range(_MOST_TRIES):
         # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
         if (known := await _known(request, cursor)) is not None:
@@ -120,7 +123,8 @@ async def submit(
                 raise StreamRecovering
             raise CursorWithoutStream
         try:
-            return await _create(request)
+            checked = checked or await _checked(request)
+            return await _create(checked)
         except ChatMoved:
             await asyncio.sleep(_TRY_AGAIN_S)
         except ChatBusy:
@@ -142,6 +146,18 @@ class _Request:
     on_disconnect: OnDisconnect
     extra_fields: Mapping[str, str]
     unsupported_fields: UnsupportedFields | None
+    lost: tuple[str, ...] = ()
+
+
+async def _checked(request: _Request) -> _Request:
+    """Return the request as the hooks let it pass. Its hash stays that of the client's request."""
+    gateway, chat_request = request.gateway, request.chat_request
+    policy = with_policy(chat_request, request.unsupported_fields, gateway.settings).unsupported_fields
+    checked = await gateway.request_hooks.check(chat_request, request.caller, refuses_loss=policy == "refuse")
+    fields = {**request.extra_fields, **gateway.request_hooks.fields}
+    if checked.is_changed:
+        fields = changed_fields(fields, checked.request)
+    return replace(request, chat_request=checked.request, extra_fields=fields, lost=checked.lost)
 
 
 async def _known(request: _Request, cursor: EventId) -> Submission | None:
@@ -184,7 +200,7 @@ async def _create(request: _Request) -> Submission:
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, START, request.chat_request.chat_id)
     headers = _headers_of(dispatched.stream_id, member.history) | dispatched.admission.headers
-    add_ignored(headers, known_ignored(resolved, families))
+    add_ignored(headers, (*request.lost, *known_ignored(resolved, families)))
     log_page = LogPage(Status.QUEUED, caller.id, epoch=0, lineage=NO_LINEAGE, length=0, first=1, events=[])
     return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers, member.history)
 

@@ -157,6 +157,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     limits = (
         "_desk",
         "_rate_limits",
+        "_classes",
         "_queue",
         "_provider_limit",
         "admit",

@@ -64,9 +64,8 @@ class AnswerFilter:
         self._texts: dict[TextKind, list[str]] = {"text": [], "reasoning": [], "refusal": []}
         self._calls: list[tuple[str, str]] = []
 
-    async def take(self, deltas: Sequence[Delta]) -> list[Delta]:
-        """Return what may be appended now of what the provider sent."""
-        passed: list[Delta] = []
+    async def take(self, deltas: Sequence[Delta], passed: list[Delta]) -> None:
+        """Add to ``passed`` what may be appended now of what the provider sent, also if this raises."""
         for delta in deltas:
             match delta:
                 case TextDelta() | ReasoningDelta() | RefusalDelta():
@@ -78,7 +77,6 @@ class AnswerFilter:
                     passed += await self._take_call(delta)
                 case _ if not self._watch.redacts:
                     passed.append(delta)
-        return passed
 
     async def flush(self) -> list[Delta]:
         """Return the text that the watch kept: the answer, or this part of it, has ended."""

@@ -199,8 +199,16 @@ class _WriterSink:
         """Write what the hook lets pass of the deltas of one read. Raises :class:`GenerationError`."""
         if isinstance(deltas, StoredDeltas):
             self.cursor_behind(deltas)
-        if passed := await watched.take(deltas):
+        passed: list[Delta] = []
+        refusal: GenerationError | None = None
+        try:
+            await watched.take(deltas, passed)
+        except GenerationError as error:  # what came before stays
+            refusal = error
+        if passed:
             await self._run.writer.push(*self.written(passed))
+        if refusal is not None:
+            raise refusal
 
     async def flush(self) -> None:
         """Write the text that the hook kept until the end. Raises :class:`GenerationError`."""

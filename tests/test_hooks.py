@@ -55,7 +55,9 @@ def sent_for(system: System, model: str) -> str:
 
 
 async def stored(system: System, stream_id: str) -> str:
-    fields = await system.broker.client().hgetall(state_key(stream_id))  # type: ignore[misc]
+    client = system.broker.client()
+    fields = await client.hgetall(state_key(stream_id))  # type: ignore[misc]
+    await client.aclose()
     return b"\n".join(fields.values()).decode(errors="replace")
 
 

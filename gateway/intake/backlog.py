@@ -8,9 +8,9 @@ from typing import Final
 
 from gateway import metrics
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import TAKEN, WAITING
+from shared.broker.keys import QUEUE, TAKEN, WAITING
 from shared.broker.pipeline_connection import Command
-from shared.broker.queue import COUNT_BATCH
+from shared.broker.queue import COUNT_BATCH, created_s
 from shared.errors import BrokerUnavailable, QueueFull
 from shared.polling import next_poll
 
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 _READ_EVERY_S: Final = 1.0
 _READ: Final[list[Command]] = [
     *(("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN), COUNT_BATCH),
+    ("ZRANGE", QUEUE, 0, 0, "WITHSCORES"),
 ]
 _MEASURED_OVER_S: Final = 30
 _LONGEST_WAIT_S: Final = 60
@@ -35,7 +36,7 @@ class Backlog:
         self.batch = 0
         self._client = client
         self._longest_wait_s = longest_wait_s
-        self._oldest_s = 0.0  # wait of the stream that waits longest
+        self._oldest_s = 0.0  # wait of the longest waiting interactive stream; with batch streams, of the next one
         self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _READ_EVERY_S) + 1)
 
     def is_slow(self, *, is_batch: bool) -> bool:
@@ -68,7 +69,7 @@ class Backlog:
         """Run until cancelled: read the queue's statistics and export them as metrics."""
         while True:
             try:
-                self.waiting, oldest, taken, self.batch = await run_commands(self._client, _READ)
+                self.waiting, oldest, taken, self.batch, head = await run_commands(self._client, _READ)
             except BrokerUnavailable:
                 logger.debug("queue statistics unavailable")
                 metrics.REDIS_UP.set(0)
@@ -77,6 +78,9 @@ class Backlog:
                 self._taken.append((time.monotonic(), int(taken or 0)))
                 metrics.QUEUE_DEPTH.set(self.waiting)
                 metrics.QUEUE_BATCH.set(self.batch)
-                self._oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
+                oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
+                if self.batch and head and (created := created_s(float(head[1]))) is not None:
+                    oldest_s = max(0, time.time() - created)
+                self._oldest_s = oldest_s
                 metrics.QUEUE_OLDEST.set(self._oldest_s)
             await next_poll(_READ_EVERY_S)

@@ -177,7 +177,7 @@ def test_the_amount_of_lua_is_limited() -> None:
     assert sum(lines.values()) < 640
     assert operators < 50
     assert deliveries < 80
-    assert admission < 475
+    assert admission < 530
     assert chats < 54
 
 

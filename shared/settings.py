@@ -62,8 +62,7 @@ class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, 
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     #: Signs tickets; the same for all gateways. ``headrace up`` keeps one in its data directory.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
-    #: Keys that encrypt conversations in Redis, 64 hexadecimal digits each: the first encrypts, the others only
-    #: decrypt older content. The same for all gateways and workers.
+    #: Keys of conversations in Redis, 64 hexadecimal digits each, the same everywhere: the first encrypts.
     content_keys: ContentKeys = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: ``json`` for machines, ``text`` for people; by default text on a terminal, else JSON. docs/observability.md

@@ -73,8 +73,7 @@ class DeskScripts:
     def readmit(self, place: Place, *, is_limited: bool) -> Call[Admitted]:
         """Count and queue a stream that the desk does not have, whatever its account has already. ``is_limited``: the
         account has limits."""
-        demand = replace(place.demand, limits=_COUNTED if is_limited else Limits())
-        place = replace(place, demand=demand)
+        place = replace(place, demand=replace(place.demand, limits=_COUNTED if is_limited else Limits()))
         return self._admit(place, queue_depth=0, final="", force=1)
 
     def _admit(self, place: Place, *, queue_depth: int, final: str, force: int) -> Call[Admitted]:
@@ -113,8 +112,7 @@ class DeskScripts:
         )
 
     def _depth_for(self, place: Place) -> int:
-        """Return the number of waiting streams at which a new one is refused. Batch streams leave half of the queue
-        to interactive ones."""
+        """Return the most streams that may wait. Batch streams leave half of the queue to interactive ones."""
         return max(1, self._queue_depth // 2) if place.is_batch else self._queue_depth
 
     def requeue(self, stream_id: str) -> Call[Requeued]:

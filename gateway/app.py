@@ -47,6 +47,7 @@ from gateway.intake.body_memory import BodyMemory
 from gateway.intake.budgets import RequestBudgets
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
+from gateway.intake.request_hooks import RequestHooks
 from gateway.intake.storage import Storage
 from gateway.live.connections import Connections
 from gateway.live.hub import Hub
@@ -67,6 +68,7 @@ from shared.configuration.current import CurrentConfiguration
 from shared.errors import BrokerMisconfigured
 from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
+from shared.hook_loading import load_hooks
 from shared.metrics import SWEPT, LoopLag
 from shared.schemas import ChatRequest
 from shared.settings import Settings
@@ -90,12 +92,14 @@ misconfigured = threading.Event()
 
 
 def create_app(configuration: Configuration, hangup: Hangup | None = None) -> FastAPI:
+    """Make the application. Raises :class:`SettingsError` if its hooks cannot be imported."""
     settings = configuration.settings
+    request_hooks = RequestHooks(load_hooks(settings), settings.hook_timeout_s)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with _archive_of(settings) as archive:
-            parts = _Parts(configuration, hangup, archive)
+            parts = _Parts(configuration, hangup, archive, request_hooks)
             app.state.gateway = parts.state
             try:
                 yield
@@ -152,7 +156,13 @@ def _usage_in(archive: "Archive | None") -> "ArchivedUsage | None":
 class _Parts:
     """The parts of this process, put together; made within its event loop."""
 
-    def __init__(self, configuration: Configuration, hangup: Hangup | None, archive: "Archive | None") -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        hangup: Hangup | None,
+        archive: "Archive | None",
+        request_hooks: RequestHooks,
+    ) -> None:
         settings = configuration.settings
         self._client = client = connect(settings.redis_url, serves=True)
         scripts = StreamScripts(settings)
@@ -169,6 +179,7 @@ class _Parts:
         storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
         dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)
         self.authenticator = Authenticator(settings, client)
+        self._request_hooks = request_hooks
         link_revocations = LinkRevocations(client)
         live_grants = LiveGrants(self.authenticator.api_keys, link_revocations)
         desk_usage = DeskUsage(client)
@@ -182,6 +193,7 @@ class _Parts:
             models=models,
             readiness=Readiness(watch, models, acceptance),
             dispatch=dispatch,
+            request_hooks=request_hooks,
             tickets=Tickets(settings),
             authenticator=self.authenticator,
             live_grants=live_grants,
@@ -233,6 +245,7 @@ class _Parts:
     async def aclose(self) -> None:
         await cancel_all(self._tasks)
         await self._presence.leave()
+        await self._request_hooks.aclose()
         await self._client.aclose()
 
 

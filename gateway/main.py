@@ -63,10 +63,10 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
         sys.exit(1)
     try:
         _check(settings)
+        app = create_app(configuration, hangup)
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
-    app = create_app(configuration, hangup)
     checked = with_cors(with_head(LiveRoutes(app)), settings.cors_origins)
     checked = with_open_gateway_checks(with_preflight_errors(checked, settings), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))

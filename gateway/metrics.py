@@ -49,6 +49,9 @@ DELIVERY = Histogram(
 QUEUE_DEPTH = Gauge(
     "headrace_queue_depth", "Streams that wait for a worker, system-wide", multiprocess_mode="livemax"
 )
+QUEUE_BATCH = Gauge(
+    "headrace_queue_batch", "Batch streams among those that wait, system-wide", multiprocess_mode="livemax"
+)
 QUEUE_OLDEST = Gauge(
     "headrace_queue_oldest_seconds", "Waiting time of the oldest queued stream", multiprocess_mode="livemax"
 )

@@ -16,6 +16,7 @@ from gateway.intake.backlog import Backlog
 from gateway.intake.body_memory import BodyMemory
 from gateway.intake.dispatch import Dispatch
 from gateway.intake.models import Models
+from gateway.intake.request_hooks import RequestHooks
 from gateway.live.connections import Connections, Place
 from gateway.live.hub import Hub
 from gateway.readiness import Readiness
@@ -43,6 +44,7 @@ class GatewayState:
     models: Models
     readiness: Readiness
     dispatch: Dispatch
+    request_hooks: RequestHooks
     tickets: Tickets
     authenticator: Authenticator
     live_grants: LiveGrants

@@ -88,6 +88,10 @@ def create(
     webhook_url: Annotated[
         str | None, typer.Option(metavar="URL", help="Receiver of the endings of its streams.")
     ] = None,
+    priority: Annotated[
+        str | None,
+        typer.Option(help="batch: all its streams wait behind interactive ones.  [default: requests choose]"),
+    ] = None,
     data_dir: DataDir = HERE,
 ) -> None:
     """Create a key and print it. It is never shown again.
@@ -111,6 +115,8 @@ def create(
     budgets = parse_budgets(budget_day or (), budget_month or ())
     if webhook_url is not None:
         _check_webhook(webhook_url)
+    if priority not in {None, "batch"}:
+        raise typer.BadParameter("use batch, or leave it out", param_hint="--priority")
 
     async def work(client: Client) -> None:
         key_id = new_key_id()
@@ -124,6 +130,7 @@ def create(
             limits=",".join(f"{limit}={n}" for limit, n in limits.items()),
             models=",".join(allowed or ()),
             denied=",".join(denied),
+            priority=priority or "",
             webhook=urlsplit(webhook_url or "").netloc,  # the rest may be a secret
             budget_day=budgets.day.text,
             budget_month=budgets.month.text,
@@ -138,6 +145,7 @@ def create(
                 models=allowed,
                 denied=denied,
                 webhook_url=webhook_url,
+                priority=priority or "",
                 budgets=budgets,
             )
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
@@ -163,7 +171,8 @@ def list_(*, data_dir: DataDir = HERE) -> None:
             webhook = f"  webhook={urlsplit(key.webhook_url).netloc}" if key.webhook_url else ""
             scopes = ",".join(key.scopes)
             budgets = "".join(f"  {_use_text(use)}" for use in uses[key.id])
-            rights = f"{limits}{budgets}{models}{denied}{webhook}"
+            priority = f"  priority={key.priority}" if key.priority else ""
+            rights = f"{limits}{budgets}{models}{denied}{webhook}{priority}"
             line = f"{key.id}  {key.name}  {scopes}  created {_day(key.created_at)}  {expires}{rights}"
             typer.echo(one_line(line))
 

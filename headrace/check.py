@@ -12,6 +12,7 @@ from headrace import data_dir
 from headrace.archive_check import check_archive
 from headrace.check_rows import NOTE, OK, WRONG, Row
 from headrace.data_dir import DataDirError
+from headrace.hook_check import check_hooks
 from headrace.provider_checks import check_providers
 from headrace.table import table
 from shared.broker.client import connect
@@ -55,6 +56,7 @@ async def _rows(options: Options) -> list[Row]:
         *_file(options.configuration),
         redis,
         *archive,
+        *check_hooks(options.configuration.settings),
         *await check_providers(options.configuration, asks=options.ask),
     ]
 

@@ -114,6 +114,8 @@ def _totals(seen: Overview) -> Table:
     table.add_column(style="dim")
     table.add_row("live streams", str(seen["live"]), "")
     table.add_row("waiting", str(seen["waiting"]), f"oldest: {seen['oldest_waiting_s']:.1f} s")
+    if batch := seen.get("waiting_batch"):  # older gateways do not count them
+        table.add_row("of these batch", str(batch), "")
     table.add_row("claimed per second", f"{seen['taken_per_s']:.1f}", "")
     table.add_row("slots in use", f"{used}/{slots}", f"{max(0, slots - used)} free")
     table.add_row("Redis", _bytes(redis["used_bytes"]) + limit, f"{_bytes(redis['stream_bytes'])} a stream")

@@ -24,6 +24,7 @@ HeadraceError
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
 │   ├── PriceUnknown            422
+│   ├── RequestRefused          422  in hooks.py
 │   ├── UnsupportedField        422
 │   └── InvalidRequest          422
 ├── Unavailable             503  with Retry-After; nothing was lost
@@ -38,6 +39,7 @@ HeadraceError
 │   ├── NoModels
 │   ├── QueueFull
 │   ├── Overloaded
+│   ├── HookFailed
 │   └── Draining
 └── GenerationError         ends a stream with ``error`` + ``done``; has no HTTP status of its own
     └── ProviderError           the provider refused, failed or disconnected
@@ -385,6 +387,15 @@ class Draining(Unavailable):
     code = "draining"
     message = "this server is shutting down; try again"
     when = "this server is shutting down; others are available"
+
+
+class HookFailed(Unavailable):
+    """A hook of the operator failed, so that the request could not be checked."""
+
+    code = "hook_failed"
+    message = "the request could not be checked; try again"
+    detail = "a hook raised an exception, or took longer than HEADRACE_HOOK_TIMEOUT_S; the log has its place"
+    when = "a check of this service failed; nothing was made"
 
 
 class GenerationError(HeadraceError):

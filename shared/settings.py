@@ -16,6 +16,7 @@ from shared.archive_settings import ArchiveSettings
 from shared.broker.connection_pool import check_url
 from shared.budget_settings import BudgetSettings
 from shared.budgets import check_currency
+from shared.hook_settings import HookSettings
 from shared.rate_limits import LIMIT_NAMES, Limits
 from shared.setting_types import (
     LONGEST_S,
@@ -48,7 +49,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings):
+class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, HookSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )
@@ -61,8 +62,7 @@ class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     #: Signs tickets; the same for all gateways. ``headrace up`` keeps one in its data directory.
     secret: Annotated[SecretStr, Field(min_length=32)] | None = None
-    #: Keys that encrypt conversations in Redis, 64 hexadecimal digits each: the first encrypts, the others only
-    #: decrypt older content. The same for all gateways and workers.
+    #: Keys of conversations in Redis, 64 hexadecimal digits each, the same everywhere: the first encrypts.
     content_keys: ContentKeys = ()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     #: ``json`` for machines, ``text`` for people; by default text on a terminal, else JSON. docs/observability.md

@@ -15,10 +15,10 @@ from tests.fakes.answer import Answer
 from tests.system import REPOSITORY, System
 
 FOLDER = REPOSITORY / "examples"
-#: All but the reader of the archive, which reads no stream.
+#: All but the reader of the archive, which reads no stream, and the hooks (tests/test_hooks.py).
 SCRIPTS = sorted(
     {*FOLDER.glob("python/*.py"), *FOLDER.glob("node/*.mjs"), *FOLDER.glob("*.sh")}
-    - {FOLDER / "python/read_archive.py"}
+    - {FOLDER / "python/read_archive.py", *FOLDER.glob("python/hooks_*.py")}
 )
 PROGRAMS = {".py": sys.executable, ".mjs": str(NODE), ".sh": "bash"}
 BEFORE, AFTER = ("Once ", "upon "), ("a ", "time", ".")

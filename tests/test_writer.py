@@ -18,7 +18,7 @@ from shared.protocol.ids import START, new_stream_id
 from shared.rate_limits import Demand, Limits
 from shared.settings import Settings
 from tests.broker import Broker
-from workers.jobs.generate import CancelScope, DeadlineExceeded, Interrupted
+from workers.jobs.cancel_scope import CancelScope, DeadlineExceeded, Interrupted
 from workers.providers.base import TextDelta
 from workers.writing import flusher as flusher_module
 from workers.writing.flusher import Flusher

@@ -26,6 +26,7 @@ from shared.exit_codes import CONFIGURATION_ERROR
 from shared.file_descriptors import raise_limit
 from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
+from shared.hook_loading import load_hooks
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
 from shared.settings import SettingsError
@@ -130,6 +131,7 @@ class _Worker:
         worker_id = f"w{secrets.token_hex(4)}"
         scripts = StreamScripts(settings)
         self._leases = Leases(client, scripts, settings, worker_id)
+        self._hooks = load_hooks(settings)
         flusher = Flusher(client.servers, lambda: settings.tick_s(len(self._leases)))
         breakers = Breakers(client, settings)
 
@@ -154,6 +156,7 @@ class _Worker:
             leases=self._leases,
             provider_limits=provider_limits,
             tracing=tracing,
+            hooks=self._hooks,
             on_webhook=deliveries.wake,
         )
         queue_again = partial(requeue, client, scripts)
@@ -221,6 +224,8 @@ class _Worker:
         await self._queue.close()
         await self._presence.leave()
         await self._adapters.aclose()
+        if self._hooks is not None:
+            await self._hooks.aclose()
         await self._client.aclose()
 
     def _load(self) -> Load:

@@ -21,6 +21,7 @@ from gateway.dialects.ai_sdk.stream import DONE, UiMessageChunks
 from gateway.edge.acked import was_acked
 from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import requested_policy
+from gateway.intake.priority import requested_priority
 from gateway.intake.submit import submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import StreamSource, Subscription
@@ -77,6 +78,7 @@ async def send(
         on_disconnect="continue",
         extra_fields=extra_fields,
         unsupported_fields=requested_policy(request),
+        priority=requested_priority(request),
     )
     stream_id = submission.stream_id
     message_id = options.message_id or _default_id(stream_id)

@@ -19,6 +19,7 @@ from gateway.auth.ownership import read_own
 from gateway.dialects.native import Native, frame
 from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import requested_policy
+from gateway.intake.priority import requested_priority
 from gateway.intake.submit import CursorWithoutStream, submit
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Subscription
@@ -77,6 +78,7 @@ async def start_and_stream(
             on_disconnect="cancel",
             cursor=cursor,
             unsupported_fields=policy,
+            priority=requested_priority(request),
         )
     except CursorWithoutStream:
         return StreamResponse(_resume_without_key(), gateway.settings, watched)
@@ -114,7 +116,13 @@ async def start(
     chat_request = await run_beside_loop(parse_chat_request, await raw)
     policy = requested_policy(request)
     submission = await submit(
-        gateway, caller, chat_request, idempotency_key, on_disconnect="continue", unsupported_fields=policy
+        gateway,
+        caller,
+        chat_request,
+        idempotency_key,
+        on_disconnect="continue",
+        unsupported_fields=policy,
+        priority=requested_priority(request),
     )
     stream_id = submission.stream_id
     ticket, expires = gateway.tickets.for_request(stream_id, await gateway.link_revocations.last())

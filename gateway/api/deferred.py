@@ -16,6 +16,7 @@ from gateway.dialects.append_only import CANCELLED
 from gateway.dialects.options import ResponseOptions
 from gateway.dialects.status_codes import GenerationFailed
 from gateway.intake.field_policy import add_ignored, requested_policy
+from gateway.intake.priority import requested_priority
 from gateway.intake.submit import Submission, submit, submit_without_key
 from gateway.live.renderer import NullRenderer, Renderer
 from gateway.live.sse import StreamResponse, wait_for_disconnect
@@ -90,7 +91,7 @@ async def submit_once(
     """Submit the request. Without a key, an automatic retry of an SDK attaches to the stream of the first try."""
     if chat_request.grace_s is None and chat_request.on_disconnect != "continue":
         chat_request = chat_request.model_copy(update={"grace_s": GRACE_S})
-    policy = requested_policy(request)
+    policy, priority = requested_policy(request), requested_priority(request)
     if key is not None:
         return await submit(
             gateway,
@@ -100,6 +101,7 @@ async def submit_once(
             on_disconnect="cancel",
             extra_fields=extra_fields,
             unsupported_fields=policy,
+            priority=priority,
         )
     return await submit_without_key(
         gateway,
@@ -109,6 +111,7 @@ async def submit_once(
         on_disconnect="cancel",
         extra_fields=extra_fields,
         unsupported_fields=policy,
+        priority=priority,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from gateway.auth.json_web_tokens import KeysUnreachable
 from shared.errors import HeadraceError, LimitReached, RequestError, Unavailable
+from shared.hooks import RequestRefused
 from shared.rate_limits import LIMIT_NAMES
 
 
@@ -25,7 +26,7 @@ def _described(kind: type[HeadraceError]) -> Iterator[type[HeadraceError]]:
 
 def _catalog() -> dict[str, ErrorInfo]:
     # Defined outside shared/errors.py: named here, so that they are subclasses by now.
-    kinds: set[type[HeadraceError]] = {KeysUnreachable}
+    kinds: set[type[HeadraceError]] = {KeysUnreachable, RequestRefused}
     kinds |= {*_described(RequestError), *_described(Unavailable)} - {LimitReached}
     found = {kind.code: ErrorInfo(kind.http_status, kind.when, kind.retryable) for kind in kinds}
     for limit in LIMIT_NAMES:
@@ -50,7 +51,10 @@ STREAM: Final = (
     "archive_unavailable",
 )
 #: Errors of a route that creates a stream.
-LIMITS: Final = (*map(LimitReached.code_of, LIMIT_NAMES), "budget_reached", "price_unknown", "queue_full")
+LIMITS: Final = (
+    *(*map(LimitReached.code_of, LIMIT_NAMES), "budget_reached", "price_unknown", "queue_full"),
+    *("request_refused", "hook_failed"),
+)
 #: Errors of a route with a body.
 BODY: Final = ("invalid_json", "request_timeout", "body_too_large", "invalid_request", "overloaded")
 

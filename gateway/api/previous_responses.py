@@ -48,13 +48,15 @@ def stream_id_of(response_id: str) -> str:
 class Earlier:
     """Content of earlier responses. ``messages``: those before the input, and ``input``: the same as items.
     ``items``: by id, with the other items of their responses. ``stream_ids``: the streams that they are from.
-    ``base``: id of a response that only the provider has, before all of these."""
+    ``base``: id of a response that only the provider has, before all of these. ``lacks_original``: the items lack the
+    input of an earlier request, which went on without its original (see ``request_hooks.py``)."""
 
     messages: list[dict[str, Any]] = field(default_factory=list)
     input: list[Any] = field(default_factory=list)
     items: dict[str, dict[str, Any]] = field(default_factory=dict)
     stream_ids: tuple[str, ...] = ()
     base: str | None = None
+    lacks_original: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ async def compose_request(gateway: GatewayState, caller: Principal, body: bytes)
     chat_request, options = await run_beside_loop(
         responses_request.parse, body, earlier.messages, earlier.items, earlier.input, earlier.base
     )
+    if earlier.lacks_original and isinstance(chat_request, StoredRequest):
+        chat_request = chat_request.model_copy(update={"original": None})  # it would lack the earlier turns
     await run_beside_loop(check_size, chat_request, earlier, gateway.settings.max_conversation_bytes)
     return ComposedRequest(chat_request, options, earlier, previous)
 
@@ -99,14 +103,14 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     except LogsTooLarge:
         raise InvalidRequest("input: refers to responses that are too large together; refer to fewer") from None
     logs = {stream_id: log.events for stream_id, log in found.items()}
-    messages, before = list[dict[str, Any]](), list[Any]()
+    messages, before, lacks = list[dict[str, Any]](), list[Any](), False
     if previous_id is not None:
-        messages, before, base = await _conversation_of(gateway, previous_id, logs.get(previous_id))
+        messages, before, base, lacks = await _conversation_of(gateway, previous_id, logs.get(previous_id))
     items: dict[str, dict[str, Any]] = {}
     for stream_id in ids & logs.keys():
         output = await _output_of(gateway, stream_id, logs[stream_id])
         items |= {item["id"]: item for item in output}
-    return Earlier(messages, before, items, tuple(logs), base)
+    return Earlier(messages, before, items, tuple(logs), base, lacks)
 
 
 async def _output_of(gateway: GatewayState, stream_id: str, stored: list[bytes]) -> list[dict[str, Any]]:
@@ -140,9 +144,9 @@ def _divided(previous: str | None) -> tuple[str | None, str | None]:
 
 async def _conversation_of(
     gateway: GatewayState, stream_id: str, stored: list[bytes] | None
-) -> tuple[list[dict[str, Any]], list[Any], str | None]:
-    """Return the messages of an earlier response, without its instructions, and its answer; the same as items; and
-    the id of the provider's response before them."""
+) -> tuple[list[dict[str, Any]], list[Any], str | None, bool]:
+    """Return the messages of an earlier response, without its instructions, and its answer; the same as items; the id
+    of the provider's response before them; and True if the items lack the input: the request has no original."""
     if stored is None:
         raise InvalidRequest(_NOT_HERE)
     try:
@@ -155,7 +159,7 @@ async def _conversation_of(
         raise InvalidRequest(_OF_A_CONVERSATION)
     output = await _output_of(gateway, stream_id, turn.events)
     items = [*as_items(turn.body.get("input")), *output]
-    return [*turn.inherited, *turn.answer], items, turn.body.get("previous_response_id")
+    return [*turn.inherited, *turn.answer], items, turn.body.get("previous_response_id"), not turn.body
 
 
 async def replay_of(gateway: GatewayState, about: ResponseInfo) -> ResponseEvents:

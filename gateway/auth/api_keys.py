@@ -42,6 +42,7 @@ class ApiKeys:
             denied=tuple(key.denied),
             webhook_url=key.webhook_url,
             budgets=key.budgets,
+            is_batch=key.priority == "batch",
         )
 
     async def was_revoked(self, key_id: str) -> bool:

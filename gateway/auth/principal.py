@@ -18,7 +18,8 @@ class Principal:
     ``expires_at`` in which the credentials are still accepted, since clocks differ. ``limits``: overrides of the
     server-wide ones. ``models``: the allowed ones; None means all. ``denied``: paths of fields that requests may not
     have (``shared/denied_fields.py``). ``webhook_url``: receiver of the endings of streams whose requests name none.
-    ``budgets``: of its API key. ``is_user``: True for a user for whom the credentials act (``acting.py``)."""
+    ``budgets``: of its API key. ``is_user``: True for a user for whom the credentials act (``acting.py``).
+    ``is_batch``: all its streams are batch ones."""
 
     id: str
     scopes: frozenset[Scope] = DEFAULT_SCOPES
@@ -31,6 +32,7 @@ class Principal:
     webhook_url: str | None = None
     is_user: bool = False
     budgets: Budgets = NO_BUDGETS
+    is_batch: bool = False
 
     def need(self, scope: Scope) -> None:
         """Raise :class:`Forbidden` if the scope is missing."""

@@ -22,6 +22,8 @@ _STATUSES: Final = {
     "stream_lost": 503,
     "internal_error": 500,
     "cancelled": 409,
+    "answer_refused": 422,
+    "hook_failed": 503,
 }
 _RETRY_AFTER_S: Final = 1
 

@@ -16,6 +16,7 @@ REQUEST_HEADERS: Final = (
     "Last-Event-ID",
     "Idempotency-Key",
     "X-Api-Key",
+    "X-Headrace-Priority",
     "User-Agent",  # some browsers include it in the preflight if a page sets it
     *(f"anthropic-{name}" for name in ("version", "beta", "dangerous-direct-browser-access")),
     *(

@@ -8,13 +8,19 @@ from typing import Final
 
 from gateway import metrics
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import TAKEN, WAITING
+from shared.broker.keys import QUEUE, TAKEN, WAITING
+from shared.broker.pipeline_connection import Command
+from shared.broker.queue import COUNT_BATCH, created_s
 from shared.errors import BrokerUnavailable, QueueFull
 from shared.polling import next_poll
 
 logger = logging.getLogger(__name__)
 
 _READ_EVERY_S: Final = 1.0
+_READ: Final[list[Command]] = [
+    *(("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN), COUNT_BATCH),
+    ("ZRANGE", QUEUE, 0, 0, "WITHSCORES"),
+]
 _MEASURED_OVER_S: Final = 30
 _LONGEST_WAIT_S: Final = 60
 #: Wait from which the drain rate says something about the queue.
@@ -23,22 +29,24 @@ _LONG_S: Final = 5
 
 class Backlog:
     """Statistics of the queue. ``longest_wait_s``: the queue timeout; while the queue takes longer, it counts as
-    full."""
+    full. ``waiting``: streams that wait, of which ``batch`` are batch streams in the queue."""
 
     def __init__(self, client: Client, longest_wait_s: float) -> None:
         self.waiting = 0
+        self.batch = 0
         self._client = client
         self._longest_wait_s = longest_wait_s
-        self._oldest_s = 0.0  # wait of the stream that waits longest
+        self._oldest_s = 0.0  # wait of the longest waiting interactive stream; with batch streams, of the next one
         self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _READ_EVERY_S) + 1)
 
-    @property
-    def is_slow(self) -> bool:
-        """True if the streams that wait already take longer than the queue timeout. The rate is low also if nothing
-        waited for most of the time, so the oldest one must have waited for a while."""
+    def is_slow(self, *, is_batch: bool) -> bool:
+        """Return True if the streams that wait already take longer than the queue timeout. Batch streams do not delay
+        interactive ones. The rate is low also if nothing waited for most of the time, so the oldest one must have
+        waited for a while."""
         rate = self.drain_rate
         waits_long = self._oldest_s >= min(_LONG_S, self._longest_wait_s / 10)
-        return waits_long and bool(rate) and self.waiting / rate > self._longest_wait_s
+        ahead = self.waiting if is_batch else max(0, self.waiting - self.batch)
+        return waits_long and bool(rate) and ahead / rate > self._longest_wait_s
 
     def refusal(self, waiting: int) -> QueueFull:
         """Suggest a retry once a tenth of the queue has been taken, so that retries do not all come to a full
@@ -61,9 +69,7 @@ class Backlog:
         """Run until cancelled: read the queue's statistics and export them as metrics."""
         while True:
             try:
-                self.waiting, oldest, taken = await run_commands(
-                    self._client, [("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN)]
-                )
+                self.waiting, oldest, taken, self.batch, head = await run_commands(self._client, _READ)
             except BrokerUnavailable:
                 logger.debug("queue statistics unavailable")
                 metrics.REDIS_UP.set(0)
@@ -71,6 +77,10 @@ class Backlog:
                 metrics.REDIS_UP.set(1)
                 self._taken.append((time.monotonic(), int(taken or 0)))
                 metrics.QUEUE_DEPTH.set(self.waiting)
-                self._oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
+                metrics.QUEUE_BATCH.set(self.batch)
+                oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
+                if self.batch and head and (created := created_s(float(head[1]))) is not None:
+                    oldest_s = max(0, time.time() - created)
+                self._oldest_s = oldest_s
                 metrics.QUEUE_OLDEST.set(self._oldest_s)
             await next_poll(_READ_EVERY_S)

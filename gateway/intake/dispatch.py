@@ -97,11 +97,13 @@ class Dispatch:
         more |= {"idempotency": digest} if digest else {}
         more |= {"key_id": principal.key_id} if principal.key_id else {}
 
+        is_slow = self._backlog.is_slow(is_batch="priority" in extra_fields)
+
         async def try_to_create(stream_id: str) -> _Reply:
             fields, pieces = await run_beside_loop(
                 self._fields, stream_id, chat_request, principal.id, on_disconnect, more
             )
-            new = NewStream(stream_id, fields, body_hash, digest, demand, is_queue_slow=self._backlog.is_slow)
+            new = NewStream(stream_id, fields, body_hash, digest, demand, is_queue_slow=is_slow)
             reply = await self._create(new, pieces)
             if pieces and not isinstance(reply, Created):
                 await run_commands(self._client, [("DEL", request_key(stream_id))])

@@ -4,7 +4,7 @@ one."""
 import asyncio
 import hmac
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Final
 
@@ -17,6 +17,7 @@ from gateway.auth.principal import Principal
 from gateway.chats.joining import ChatMoved, joined_history, joining_chat
 from gateway.intake.archiving import archive_fields
 from gateway.intake.body_memory import releases_body, run_beside_loop
+from gateway.intake.changed_fields import changed_fields
 from gateway.intake.field_policy import (
     add_ignored,
     known_ignored,
@@ -24,6 +25,7 @@ from gateway.intake.field_policy import (
     supporting_targets,
     with_policy,
 )
+from gateway.intake.priority import priority_fields
 from gateway.intake.webhooks import check_webhook_url, webhook_fields
 from gateway.state import GatewayState
 from shared.broker.chat_keys import chat_digest
@@ -45,6 +47,7 @@ from shared.protocol.lifecycle import Status
 from shared.protocol.lineage import NO_LINEAGE
 from shared.rate_limits import account_of
 from shared.schemas import ChatRequest, OnDisconnect
+from shared.schemas.chat import Priority
 from shared.schemas.stored_request import parts_of
 from shared.settings import UnsupportedFields
 
@@ -84,22 +87,33 @@ async def submit(
     cursor: EventId = START,
     extra_fields: Mapping[str, str] | None = None,
     unsupported_fields: UnsupportedFields | None = None,
+    priority: Priority | None = None,
 ) -> Submission:
-    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect`` and ``unsupported_fields``:
-    the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the stream's state. Raises
-    :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have lost the key a moment
-    ago), :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the errors of :func:`joining_chat`,
-    :meth:`Models.resolve`, :meth:`Dispatch.dispatch` and :func:`read_own`."""
+    """Create a stream, or attach to the one that ``key`` belongs to. ``on_disconnect``, ``unsupported_fields``
+    and ``priority``: the defaults for requests that set none. ``extra_fields``: a dialect's own fields of the
+    stream's state. Raises :class:`Draining`, :class:`CursorWithoutStream`, :class:`StreamRecovering` (Redis may have
+    lost the key a moment ago), :class:`FieldNotAllowed`, :class:`UnsupportedField`, and the errors of
+    :func:`joining_chat`, :meth:`Models.resolve`, :meth:`Dispatch.dispatch`, :meth:`RequestHooks.check` and
+    :func:`read_own`."""
     if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
         raise InvalidRequest(f"Idempotency-Key: must have 1 to {MOST_KEY_CHARACTERS} characters")
     if gateway.hub.draining:
         raise Draining
     _check_fields(gateway, caller, chat_request)
     check_webhook_url(gateway.settings, chat_request)
+    class_fields = priority_fields(caller, chat_request, priority)
     body_hash = await run_beside_loop(_hash_of, chat_request, gateway.settings.secret)
     request = _Request(
-        gateway, caller, chat_request, body_hash, key, on_disconnect, extra_fields or {}, unsupported_fields
+        gateway,
+        caller,
+        chat_request,
+        body_hash,
+        key,
+        on_disconnect,
+        {**(extra_fields or {}), **class_fields},
+        unsupported_fields,
     )
+    checked: _Request | None = None
     for _ in range(_MOST_TRIES):
         # Before the model is resolved: the stream of an earlier request does not depend on the models on offer now.
         if (known := await _known(request, cursor)) is not None:
@@ -109,7 +123,8 @@ async def submit(
                 raise StreamRecovering
             raise CursorWithoutStream
         try:
-            return await _create(request)
+            checked = checked or await _checked(request)
+            return await _create(checked)
         except ChatMoved:
             await asyncio.sleep(_TRY_AGAIN_S)
         except ChatBusy:
@@ -131,6 +146,18 @@ class _Request:
     on_disconnect: OnDisconnect
     extra_fields: Mapping[str, str]
     unsupported_fields: UnsupportedFields | None
+    lost: tuple[str, ...] = ()
+
+
+async def _checked(request: _Request) -> _Request:
+    """Return the request as the hooks let it pass. Its hash stays that of the client's request."""
+    gateway, chat_request = request.gateway, request.chat_request
+    policy = with_policy(chat_request, request.unsupported_fields, gateway.settings).unsupported_fields
+    checked = await gateway.request_hooks.check(chat_request, request.caller, refuses_loss=policy == "refuse")
+    fields = {**request.extra_fields, **gateway.request_hooks.fields}
+    if checked.is_changed:
+        fields = changed_fields(fields, checked.request)
+    return replace(request, chat_request=checked.request, extra_fields=fields, lost=checked.lost)
 
 
 async def _known(request: _Request, cursor: EventId) -> Submission | None:
@@ -173,7 +200,7 @@ async def _create(request: _Request) -> Submission:
     if dispatched.admission is None:
         return await _attach(gateway, caller, dispatched.stream_id, START, request.chat_request.chat_id)
     headers = _headers_of(dispatched.stream_id, member.history) | dispatched.admission.headers
-    add_ignored(headers, known_ignored(resolved, families))
+    add_ignored(headers, (*request.lost, *known_ignored(resolved, families)))
     log_page = LogPage(Status.QUEUED, caller.id, epoch=0, lineage=NO_LINEAGE, length=0, first=1, events=[])
     return Submission(dispatched.stream_id, True, dispatched.queue_position, log_page, headers, member.history)
 
@@ -193,6 +220,7 @@ async def submit_without_key(
     on_disconnect: OnDisconnect,
     extra_fields: Mapping[str, str] | None = None,
     unsupported_fields: UnsupportedFields | None = None,
+    priority: Priority | None = None,
 ) -> Submission:
     """Create a stream; a retry of the same request attaches to the stream of the first try, unless that failed."""
     _check_fields(gateway, caller, chat_request)
@@ -214,6 +242,7 @@ async def submit_without_key(
         on_disconnect=on_disconnect,
         extra_fields=extra_fields,
         unsupported_fields=unsupported_fields,
+        priority=priority,
     )
     if is_retry:
         submission = await submitting

@@ -34,7 +34,8 @@ class ApiKey(msgspec.Struct, frozen=True):
     None means never. ``limits``: those that differ from the server-wide ones, by the names of
     :class:`shared.rate_limits.Limits`. ``models``: patterns of the allowed ones; None means all. ``denied``: paths of
     denied fields. ``webhook_url``: receiver of the endings of its streams. ``budget_day``, ``budget_month``: as
-    :func:`shared.budgets.parse_budget` reads them."""
+    :func:`shared.budgets.parse_budget` reads them. ``priority``: ``batch`` if all its streams are; empty: requests
+    choose."""
 
     id: str
     name: str
@@ -48,6 +49,7 @@ class ApiKey(msgspec.Struct, frozen=True):
     webhook_url: str | None = None
     budget_day: str = ""
     budget_month: str = ""
+    priority: str = ""
 
     @property
     def budgets(self) -> Budgets:
@@ -76,6 +78,7 @@ async def create_api_key(
     denied: Sequence[str] = (),
     webhook_url: str | None = None,
     budgets: Budgets = NO_BUDGETS,
+    priority: str = "",
 ) -> tuple[ApiKey, str]:
     """Create a key. Return it and the text that its owner sends, which cannot be read again. ``key_id``: as
     :func:`new_key_id` made it, for a caller that has to know it before."""
@@ -94,6 +97,7 @@ async def create_api_key(
         webhook_url,
         budgets.day.text,
         budgets.month.text,
+        priority,
     )
     command: Command = ("SET", api_key_key(key.id), msgspec.json.encode(key))
     await run_commands(client, [command if life_s is None else (*command, "PX", max(1, round(life_s * 1000)))])

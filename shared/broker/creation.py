@@ -6,7 +6,7 @@ A stream whose second step is missing waits in its bucket's index until the swee
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -87,7 +87,7 @@ async def create(
     if isinstance(begun, Known):
         if begun.body_hash != new.body_hash or begun.status != Status.QUEUED:
             return begun
-        place = Place(begun.stream_id, place.demand, place.size, place.targets, place.sources)
+        place = replace(place, stream_id=begun.stream_id)
     admitted, _ = await asyncio.gather(
         run_script(client, admit(place)),
         run_commands(client, _listing(scripts, place.stream_id, new.principal)),
@@ -153,14 +153,15 @@ async def requeue(client: Client, scripts: StreamScripts, stream_id: str) -> boo
         return False
     reservations = parse_reservations(fields["budgets"])
     demand = Demand(fields["account"], Limits(), int(fields["expected_tokens"] or 0), reservations)
-    place = Place(stream_id, demand, int(fields["size"]), _targets(fields), fields["sources"])
+    is_batch = fields["priority"] == "batch"
+    place = Place(stream_id, demand, int(fields["size"]), _targets(fields), fields["sources"], is_batch)
     readmitted = await run_script(client, scripts.desk.readmit(place, is_limited=bool(fields["limited"])))
     return isinstance(readmitted, Created)  # else it was settled meanwhile
 
 
 _READ: Final = (
     *("status", "principal", "account", "idempotency", "expected_tokens", "limited", "lanes", "provider", "sources"),
-    *("request_bytes", "budgets"),
+    *("request_bytes", "budgets", "priority"),
 )
 
 
@@ -197,7 +198,8 @@ def _listing(scripts: StreamScripts, stream_id: str, principal: str) -> list[Com
 
 def _place_of(new: NewStream, sealed: Fields) -> Place:
     texts = {name: str(new.fields.get(name, "")) for name in ("lanes", "provider", "sources")}
-    return Place(new.stream_id, new.demand, size_of(sealed), _targets(texts), texts["sources"])
+    is_batch = new.fields.get("priority") == "batch"
+    return Place(new.stream_id, new.demand, size_of(sealed), _targets(texts), texts["sources"], is_batch)
 
 
 def _targets(fields: dict[str, str]) -> str:

@@ -106,12 +106,24 @@ BEGIN: Final = Script(
 FORGET: Final = Script("forget", args=("principal",))
 ADMIT: Final = Script(
     "admit",
-    keys=("of", "queue", "turns", "waiting", "waiting_accounts", *_ACCOUNT, "dropping", "job", "budgets…"),
+    keys=(
+        "of",
+        "queue",
+        "turns",
+        "waiting",
+        "waiting_accounts",
+        *_ACCOUNT,
+        "dropping",
+        "job",
+        "batch_turns",
+        "budgets…",
+    ),
     args=(
         *("stream_id", "account", "tokens", "bytes", "retention_ms", "longest_life_ms", *LIMIT_NAMES, "queue_depth"),
-        *("queue_limit", "targets", "sources", "final", "force", "job", "slot", "budgets…"),
+        *("queue_limit", "targets", "sources", "final", "force", "job", "slot", "batch"),
+        "budgets…",
     ),
-    parts=("_desk", "_rate_limits", "_budgets", "_storage", "_queue"),
+    parts=("_desk", "_rate_limits", "_budgets", "_storage", "_classes", "_queue"),
     after=BEGIN,
 )
 CLAIM: Final = Script("claim", args=("holder", "lease_ms"))
@@ -125,7 +137,7 @@ LEAVE: Final = Script(
     "leave",
     keys=("of", "queue", "lanes…"),
     args=("stream_id", "holder", "requeue", "life_ms", "lanes…"),
-    parts=("_desk", "_rate_limits", "_provider_limit"),
+    parts=("_desk", "_classes", "_rate_limits", "_provider_limit"),
 )
 APPEND: Final = Script(
     "append",
@@ -196,7 +208,7 @@ AMEND: Final = Script("amend", args=("owed", "next_owed", "ledger", "usage_final
 NOTE: Final = Script("note", args=("event", "detail", "holder", "ledger", "accounted"))
 SWEEP: Final = Script("sweep", keys=("index", "pulse"), args=("lease_ms", "most_ids"), parts=())
 REQUEUE: Final = Script(
-    "requeue", keys=("of", "queue", "job"), args=("stream_id", "life_ms", "job"), parts=("_desk",)
+    "requeue", keys=("of", "queue", "job"), args=("stream_id", "life_ms", "job"), parts=("_desk", "_classes")
 )
 SETTLE: Final = Script(
     "settle",
@@ -232,7 +244,7 @@ UNPARK: Final = Script(
     "unpark",
     keys=("running", "parked", "tokens", "used", "queue"),
     args=(*TARGET_LIMIT_NAMES, "life_ms"),
-    parts=("_common",),
+    parts=("_common", "_classes"),
 )
 REVOKE_LINKS: Final = Script("revoke_links", keys=("revoked_links",), args=("account", "kept_ms"), parts=())
 RECORD_ACT: Final = Script(

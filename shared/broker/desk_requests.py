@@ -18,13 +18,14 @@ MAKES_ROOM: Final = UNTIL_SETTLED | {"stored_bytes"}
 @dataclass(frozen=True, slots=True)
 class Place:
     """The desk's part of a new stream. ``size``: its bytes. ``targets``: providers in order, separated by spaces.
-    ``sources``: ids of streams that it was made from, separated by spaces."""
+    ``sources``: ids of streams that it was made from, separated by spaces. ``is_batch``: its class in the queue."""
 
     stream_id: str
     demand: Demand
     size: int
     targets: str = ""
     sources: str = ""
+    is_batch: bool = False
 
 
 class Kind(StrEnum):

@@ -20,6 +20,7 @@ from shared.broker.desk_replies import (
 from shared.broker.desk_requests import MAKES_ROOM, Holding, Kind, Place, Settlement
 from shared.broker.keys import (
     ABOVE_LIMIT,
+    BATCH_TURNS,
     DROPPING,
     ENDED,
     FAILED,
@@ -66,14 +67,13 @@ class DeskScripts:
     ) -> Call[Admitted]:
         """Count and queue a stream that was begun. ``final``: those of :data:`MAKES_ROOM` for which the caller makes
         no room any more. ``is_queue_slow``: refuse as at the queue depth."""
-        queue_depth = 0 if is_queue_slow else self._queue_depth
+        queue_depth = 0 if is_queue_slow else self._depth_for(place)
         return self._admit(place, queue_depth=queue_depth, final=" ".join(sorted(final)), force=0)
 
     def readmit(self, place: Place, *, is_limited: bool) -> Call[Admitted]:
         """Count and queue a stream that the desk does not have, whatever its account has already. ``is_limited``: the
         account has limits."""
-        demand = replace(place.demand, limits=_COUNTED if is_limited else Limits())
-        place = Place(place.stream_id, demand, place.size, place.targets, place.sources)
+        place = replace(place, demand=replace(place.demand, limits=_COUNTED if is_limited else Limits()))
         return self._admit(place, queue_depth=0, final="", force=1)
 
     def _admit(self, place: Place, *, queue_depth: int, final: str, force: int) -> Call[Admitted]:
@@ -83,6 +83,7 @@ class DeskScripts:
             queue=QUEUE,
             job=job_key(place.stream_id),
             turns=TURNS,
+            batch_turns=BATCH_TURNS,
             waiting=WAITING,
             waiting_accounts=WAITING_ACCOUNTS,
             dropping=DROPPING,
@@ -99,18 +100,23 @@ class DeskScripts:
             longest_life_ms=self.longest_life_ms,
             **{name: getattr(demand.limits, name) or 0 for name in LIMIT_NAMES},
             queue_depth=queue_depth,
-            queue_limit=2 * self._queue_depth,
+            queue_limit=self._depth_for(place) if place.is_batch else 2 * self._queue_depth,
             targets=place.targets,
             sources=place.sources,
             final=final,
             force=force,
             job=job_of(place.stream_id),
             slot=int(bool(demand.reservations)),
+            batch=int(place.is_batch),
             budgets=[reservation.argument for reservation in demand.reservations],
         )
 
+    def _depth_for(self, place: Place) -> int:
+        """Return the most streams that may wait. Batch streams leave half of the queue to interactive ones."""
+        return max(1, self._queue_depth // 2) if place.is_batch else self._queue_depth
+
     def requeue(self, stream_id: str) -> Call[Requeued]:
-        """Put a stream's id before all others into the queue, unless it is queued."""
+        """Put a stream's id before all others of its class into the queue, unless it is queued."""
         return declarations.REQUEUE.call(
             declarations.REQUEUE.named_keys(of=of_key(stream_id), queue=QUEUE, job=job_key(stream_id)),
             desk_replies.parse_requeued,

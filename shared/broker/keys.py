@@ -41,6 +41,7 @@ hr:{desk}:queue              zset    admit … unpark    with its last stream; a
 arq:job:{desk}<id>           string  admit, requeue    until the stream's end; arq's
 hr:{desk}:queue:health:<w>   string  arq               a minute; arq's
 hr:{desk}:turns              hash    admit             with the queue; account → its last round (docs/adr/0010)
+hr:{desk}:batch_turns        hash    admit             the same, for batch streams (docs/adr/0034)
 hr:{desk}:waiting            zset    admit, take …     with the queue; id → admission, of streams not taken yet
 hr:{desk}:waiting_accounts   zset    admit, take …     the same; "<account> <id>"
 hr:{desk}:taken              counter take              a day; number of streams taken
@@ -93,6 +94,7 @@ DESK: Final = f"hr:{_DESK_TAG}:"
 DATA_VERSION_KEY: Final = "hr:data_version"
 QUEUE: Final = f"{DESK}queue"
 TURNS: Final = f"{DESK}turns"
+BATCH_TURNS: Final = f"{DESK}batch_turns"
 WAITING: Final = f"{DESK}waiting"
 WAITING_ACCOUNTS: Final = f"{DESK}waiting_accounts"
 DROPPING: Final = f"{DESK}dropping"

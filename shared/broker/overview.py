@@ -16,6 +16,7 @@ from shared.broker.keys import ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.memory_stats import Memory, read_memory
 from shared.broker.pipeline_connection import Command
 from shared.broker.processes import Process, read_processes
+from shared.broker.queue import COUNT_BATCH
 from shared.broker.shared_configuration import read
 from shared.broker.timeline import StreamTimeline, read_timeline
 
@@ -34,13 +35,14 @@ _PER_BUCKET: Final = 8
 class Overview:
     """Streams, queue and endings, for operators. ``live``: number of active streams, of which ``streams`` is a part,
     the newest first. ``waiting``: number of streams that no worker has taken yet, the first of them created at
-    ``oldest_ms``. ``minutes``: (minute since 1970, status, ``tokens`` or ``failed:<reason>`` → count), the oldest
-    first. ``open_breakers``: targets. ``configuration``: hash of the newest one that a process has read; empty if
-    unknown."""
+    ``oldest_ms``; ``waiting_batch`` are batch streams in the queue. ``minutes``: (minute since 1970, status,
+    ``tokens`` or ``failed:<reason>`` → count), the oldest first. ``open_breakers``: targets. ``configuration``: hash
+    of the newest one that a process has read; empty if unknown."""
 
     at_ms: int
     live: int
     waiting: int
+    waiting_batch: int
     oldest_ms: int | None
     streams: list[StreamTimeline]
     ended: list[StreamTimeline]
@@ -58,6 +60,7 @@ async def read_overview(client: Client) -> Overview:
     minutes = range(at_ms // 60_000 - MINUTES + 1, at_ms // 60_000 + 1)
     commands: list[Command] = [
         ("ZCARD", WAITING),
+        COUNT_BATCH,
         ("ZRANGE", WAITING, 0, _MOST_WAITING - 1, "WITHSCORES"),
         ("ZRANGE", ENDED, 0, _MOST_ENDED - 1, "REV"),
         ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
@@ -65,7 +68,7 @@ async def read_overview(client: Client) -> Overview:
         *(("ZRANGE", index, 0, _PER_BUCKET - 1) for index in _INDEXES),
     ]
     replies = iter(await run_commands(client, commands))
-    waiting, oldest, ended, failed = (next(replies) for _ in range(4))
+    waiting, batch, oldest, ended, failed = (next(replies) for _ in range(5))
     counted = [(minute, _counts(next(replies))) for minute in minutes]
     memory = await read_memory(client)
     first = dict.fromkeys(each.decode() for each in oldest[::2])
@@ -77,6 +80,7 @@ async def read_overview(client: Client) -> Overview:
         at_ms=at_ms,
         live=memory.live,
         waiting=waiting,
+        waiting_batch=batch,
         oldest_ms=int(oldest[1]) if oldest else None,
         streams=sorted(
             (by_id[each] for each in chosen if each in by_id and by_id[each].is_active),

@@ -17,6 +17,18 @@ from shared.broker.pipeline_connection import Command
 
 #: arq's name of the only kind of job.
 JOB: Final = "generate"
+#: Turns of batch streams begin here, and a round has so many (``_classes.lua``).
+_BATCH, _ROUND = 1 << 56, 1 << 32
+#: Counts the batch streams in the queue, by their turns (``_classes.lua``).
+COUNT_BATCH: Final[Command] = ("ZCOUNT", QUEUE, _BATCH, "+inf")
+
+
+def created_s(turn: float) -> float | None:
+    """Return when the stream with this turn was created, Unix seconds: now if it is a batch stream, None if its turn
+    does not say."""
+    if turn >= _BATCH:
+        return time.time()
+    return turn % _ROUND if turn >= 0 else None
 
 
 def job_of(stream_id: str) -> bytes:

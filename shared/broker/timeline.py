@@ -22,6 +22,7 @@ from shared.protocol.usage import decode_usage
 FIELDS: Final = (
     *("status", "principal", "provider", "model", "attempt", "holder", "on_disconnect", "resumes", "live_until"),
     *("created", "started", "ended", "finish_reason", "reason", "cancel", "error", "usage", "history"),
+    "priority",
 )
 Fields = Mapping[str, str | None]
 

@@ -29,6 +29,7 @@ from shared.schemas.tools import NamedToolChoice, Tool, ToolChoice
 OnDisconnect = Literal["cancel", "continue"]
 OnWorkerLost = Literal["resume", "restart", "fail"]
 OnProviderLost = Literal["fail", "continue"]
+Priority = Literal["interactive", "batch"]
 OptionsFamily = Literal["anthropic", "openai", "responses", "ollama"]
 
 MOST_FALLBACKS: Final = 8
@@ -125,6 +126,9 @@ class ChatRequest(Model):
     on_provider_lost: OnProviderLost | None = None
     """Action if the provider breaks off in mid-answer. ``fail`` (default): the stream ends with an error.
     ``continue``: a target that continues a given text goes on, and an event ``continued`` names it."""
+    priority: Priority | None = None
+    """``interactive`` (default), or ``batch``: the stream waits until no interactive one does. One in ten streams may
+    be a batch one meanwhile. OpenAI's ``service_tier`` is another matter, and goes to the provider."""
     webhook_url: Annotated[str, StringConstraints(min_length=1, max_length=2048)] | None = None
     """Receiver of the stream's ending. Its host must be allowed by the server; see docs/integration.md."""
     chat_id: ChatId | None = None

@@ -22,7 +22,8 @@ _BASE64: Final = ";base64,"
 def encode_request(request: ChatRequest) -> bytes:
     """Return the request's stored form."""
     original = request.original if isinstance(request, StoredRequest) else None
-    fields = request.model_dump(mode="json", exclude_none=True, exclude={"original"})
+    # The class is in the state: a worker of an older version would refuse a field that it does not know.
+    fields = request.model_dump(mode="json", exclude_none=True, exclude={"original", "priority"})
     if original is None:
         return pydantic_core.to_json(fields)
     positions: dict[str, int] = {}

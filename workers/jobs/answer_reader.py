@@ -8,9 +8,11 @@ from typing import Any, Final
 from shared.broker.ending import Outcome
 from shared.configuration.configuration import Configuration
 from shared.errors import GenerationError
+from shared.hooks import AnswerContext
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
-from shared.schemas import ChatRequest
+from shared.schemas import ChatRequest, StoredRequest
+from workers.jobs.answer_filter import AnswerFilter, filter_of
 from workers.jobs.answer_so_far import AnswerSoFar
 from workers.jobs.continuations import join
 from workers.jobs.run import Run, logger, target_of
@@ -88,9 +90,12 @@ class AnswerReader:
         json_answer = None if schema is None else JsonAnswer(schema, depth=self._settings.json_depth)
         timeouts = self._configuration.timeouts(provider.name, request.model)
         most_bytes = self._settings.max_stream_bytes
+        run.filter = watched = self._filter_of(call, run)
         async with (
             IdleTimeout(provider.name, timeouts) as idle_timeout,
-            aclosing(call.parts(sink := _WriterSink(call, run, json_answer, idle_timeout, most_bytes))) as answer,
+            aclosing(
+                call.parts(sink := _WriterSink(call, run, json_answer, idle_timeout, most_bytes, watched))
+            ) as answer,
         ):
             has_begun = False
             async for part in answer:
@@ -103,7 +108,8 @@ class AnswerReader:
                     _take_beginning(part, call, json_answer, run)
                     continue
                 if isinstance(part, StoredDeltas) and not part:
-                    writer.draft.note_cursor(_cursor_behind(part, call, run))
+                    if cursor := sink.cursor_behind(part):
+                        writer.draft.note_cursor(cursor)
                     continue
                 idle_timeout.pause()
                 if not has_begun:
@@ -111,22 +117,46 @@ class AnswerReader:
                     await _begin(part, call, run)
                 if isinstance(part, Finished):
                     run.stored = None
+                    await sink.flush()
                     return await _finish(part, json_answer, call, run), part.usage
-                await writer.push(*sink.written(part))
+                await (writer.push(*sink.written(part)) if watched is None else sink.pass_on(part, watched))
                 if writer.draft.size + _held(call) >= most_bytes:
+                    await sink.flush()
                     return Outcome("length", "max_stream_bytes"), None
                 idle_timeout.resume()
-                sink.may_take = not call.is_held_back
+                sink.may_take = watched is None and not call.is_held_back
         raise provider_failure("upstream_truncated", provider.name, detail="the answer ended without its end marker")
+
+    def _filter_of(self, call: Call, run: Run) -> AnswerFilter | None:
+        """Return the filter of a call's answer, if a hook watches it. Raises :class:`GenerationError`."""
+        if run.hooks is None or not isinstance(call.request, StoredRequest):
+            return None
+        context = AnswerContext(
+            run.stream_id,
+            run.fields["principal"].decode(),
+            call.provider.name,
+            call.request.model,
+            int(run.fields["attempt"]),
+            call.request,
+        )
+        return filter_of(run.hooks, context, self._settings.hook_timeout_s)
 
 
 class _WriterSink:
     """Sink of one call. ``may_take``: nothing is to be done with deltas but to write them. Until then, and for the
-    window and the limit of bytes, the loop over the answer gets them."""
+    window and the limit of bytes, the loop over the answer gets them. ``watched``: a hook has to see them first, in
+    a task."""
 
     def __init__(
-        self, call: Call, run: Run, json_answer: JsonAnswer | None, idle_timeout: IdleTimeout, most_bytes: int
+        self,
+        call: Call,
+        run: Run,
+        json_answer: JsonAnswer | None,
+        idle_timeout: IdleTimeout,
+        most_bytes: int,
+        watched: AnswerFilter | None = None,
     ) -> None:
+        self._watched = watched
         self.may_take = False
         self._discarded = 0
         self._call = call
@@ -155,9 +185,35 @@ class _WriterSink:
     def written(self, deltas: list[Delta]) -> tuple[Sequence[Written], str]:
         """Return what is written for the deltas of one read, and the place in a stored answer behind them."""
         call, run = self._call, self._run
-        cursor = _cursor_behind(deltas, call, run) if isinstance(deltas, StoredDeltas) else ""
+        cursor = self.cursor_behind(deltas) if isinstance(deltas, StoredDeltas) else ""
         written = deltas if run.answer is None else _joined(deltas, call, run.answer, run)
         return written if self._json_answer is None else [*written, *self._json_answer.take(deltas)], cursor
+
+    def cursor_behind(self, deltas: StoredDeltas) -> str:
+        """Note where the answer goes on, for a cancel, and return that place as Redis stores it. Empty for a watched
+        answer: it may lack text that the hook keeps, and no other watch could go on with it."""
+        cursor = _cursor_behind(deltas, self._call, self._run)
+        return cursor if self._watched is None else ""
+
+    async def pass_on(self, deltas: list[Delta], watched: AnswerFilter) -> None:
+        """Write what the hook lets pass of the deltas of one read. Raises :class:`GenerationError`."""
+        if isinstance(deltas, StoredDeltas):
+            self.cursor_behind(deltas)
+        passed: list[Delta] = []
+        refusal: GenerationError | None = None
+        try:
+            await watched.take(deltas, passed)
+        except GenerationError as error:  # what came before stays
+            refusal = error
+        if passed:
+            await self._run.writer.push(*self.written(passed))
+        if refusal is not None:
+            raise refusal
+
+    async def flush(self) -> None:
+        """Write the text that the hook kept until the end. Raises :class:`GenerationError`."""
+        if self._watched is not None and (kept := await self._watched.flush()):
+            await self._run.writer.push(*self.written(kept))
 
 
 async def _begin(part: AnswerPart, call: Call, run: Run) -> None:

@@ -48,7 +48,7 @@ class Continuations:
         Raises :class:`ProviderError` if the request refuses that."""
         if request.on_provider_lost != "continue" or request.only_count:
             return
-        if self._can_continue(request, run):
+        if run.hooks is None and self._can_continue(request, run):  # a watch keeps text of its own
             run.answer = AnswerSoFar()
         elif request.unsupported_fields == "refuse":
             raise unsupported(request.provider or "", FIELD)

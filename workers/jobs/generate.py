@@ -5,7 +5,6 @@ import logging
 import traceback
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from types import TracebackType
 from typing import Any
 
 from shared.broker.client import Client, run_script
@@ -16,13 +15,16 @@ from shared.broker.scripts import StreamScripts
 from shared.broker.settlement import settle_soon
 from shared.broker.stored_request import PIECE_BYTES, read_request
 from shared.errors import ContentUnreadable, GenerationError, RequestError
+from shared.hooks import HooksLike
 from shared.protocol.events import PartialUsage, Usage
 from shared.schemas import StoredRequest
 from shared.schemas.stored_request import decode_request
 from shared.settings import Settings
 from shared.tracing import Tracing
 from workers import metrics
+from workers.jobs.answer_filter import hook_failed
 from workers.jobs.answer_reader import Answered
+from workers.jobs.cancel_scope import CancelScope, DeadlineExceeded, Interrupted
 from workers.jobs.claims import claim, hand_over
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.final_usage import FinalUsage, Reading
@@ -40,6 +42,8 @@ from workers.writing.writer import StreamWriter
 
 logger = logging.getLogger(__name__)
 
+#: Another worker has the stream then, or will.
+_GOES_ON = frozenset({StopReason.HANDOVER, StopReason.LOST})
 _WITHOUT_OUTPUT = frozenset({"error", "cancelled"})
 
 
@@ -58,6 +62,7 @@ class Generation:
         leases: Leases,
         provider_limits: ProviderLimits,
         tracing: Tracing,
+        hooks: HooksLike | None = None,
         on_webhook: Callable[[], None] = lambda: None,
     ) -> None:
         self._worker_id = worker_id
@@ -69,6 +74,7 @@ class Generation:
         self._leases = leases
         self._provider_limits = provider_limits
         self._tracing = tracing
+        self._hooks = hooks
         self._on_webhook = on_webhook
         self._final_usage = FinalUsage(client, scripts, settings)
 
@@ -135,6 +141,10 @@ class Generation:
         """Return the outcome of a stream that must not be generated (again). None: generate it."""
         if claimed.signal:
             return Outcome.cancelled(claimed.signal)
+        if self._hooks is None and "hooks" in claimed.fields:
+            detail = "HEADRACE_HOOKS is set on a gateway and not here; set it on every worker"
+            logger.error("answer cannot be watched", extra={"detail": detail})
+            return Outcome.failed(hook_failed())
         no_more = claimed.attempt > self._settings.max_attempts
         forbidden = claimed.readable > 0 and claimed.fields["on_worker_lost"] == b"fail"
         can_resume = claimed.fields.get("may_resume") == b"1" and stored_answer(claimed.fields) is not None
@@ -152,12 +162,14 @@ class Generation:
             on_stop=scope.interrupt,
         )
         writer.draft.set_model(provider, model)
-        run = Run(writer, job.log, job.claimed.fields, job.claimed.readable)
+        run = Run(writer, job.log, job.claimed.fields, job.claimed.readable, hooks=self._hooks)
         with self._leases.hold(writer):
             answer = adapters.attempts.answer(chat_request, run)
             reading = self._final_usage.begin(answer, run)
             outcome, usage = await _read(answer if reading is None else reading, scope, writer)
             is_read_on = reading is not None and await self._final_usage.leave(reading, run)
+            if run.filter is not None and writer.stop_reason not in _GOES_ON:
+                outcome = await run.filter.end(outcome)
             if writer.stop_reason is StopReason.HANDOVER:
                 ended = await writer.hand_over()
             elif job.claimed.readable and not writer.draft.has_output and outcome.finish_reason in _WITHOUT_OUTPUT:
@@ -221,7 +233,7 @@ async def _parse(request: bytes) -> StoredRequest:
 
 
 async def _read(
-    answer: Coroutine[Any, Any, Answered] | Reading, scope: "CancelScope", writer: StreamWriter
+    answer: Coroutine[Any, Any, Answered] | Reading, scope: CancelScope, writer: StreamWriter
 ) -> Answered:
     """Wait for an answer. One that is interrupted ends here, unless it is read in a task of its own."""
     try:
@@ -263,38 +275,3 @@ def _internal_error(stream_id: str, error: Exception) -> Outcome:
 def _count(outcome: Outcome) -> None:
     """Count an ending. Reasons in the provider's own words have one label, so that there are not too many."""
     metrics.ENDINGS.labels(outcome.finish_reason, outcome.known_reason or "").inc()
-
-
-class DeadlineExceeded(Exception):
-    """The deadline of a :class:`CancelScope` has passed."""
-
-
-class Interrupted(Exception):
-    """:meth:`CancelScope.interrupt` was called."""
-
-
-class CancelScope:
-    """A scope that ends with :class:`DeadlineExceeded` or :class:`Interrupted`. A late interruption does nothing."""
-
-    def __init__(self, deadline_s: float) -> None:
-        self._scope = asyncio.timeout(deadline_s)
-        self._open = False
-        self._interrupted = False
-
-    async def __aenter__(self) -> None:
-        await self._scope.__aenter__()
-        self._open = True
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open = False
-        try:
-            await self._scope.__aexit__(kind, error, trace)
-        except TimeoutError:
-            raise (Interrupted if self._interrupted else DeadlineExceeded) from None
-
-    def interrupt(self) -> None:
-        if self._open and not self._scope.expired():
-            self._interrupted = True
-            self._scope.reschedule(asyncio.get_running_loop().time())

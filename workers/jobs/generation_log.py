@@ -105,6 +105,7 @@ class GenerationLog:
         line: dict[str, Any] = {
             **ending_line(self._stream_id, self._claimed, outcome, ledger),
             **self._target,
+            "priority": self._claimed.fields.get("priority", b"interactive").decode(),
             "outcome": None if ended is Ended.WRITTEN else ended.value,
             "duration_s": self._since_creation_s(),
             "queued_s": _seconds(self._now_ms - int(self._claimed.fields["created"])),

@@ -63,9 +63,9 @@ class Resumption:
         if stored is None:
             return None
         try:
-            if run.resumes:
+            if run.resumes and run.hooks is None:
                 return await self._go_on(stored, request, run)
-            line = "the request asks for a restart"
+            line = "the request asks for a restart" if run.hooks is None else "hooks see whole answers only"
         except ProviderError as error:
             forget_frames(error)
             if run.writer.draft.has_output:

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from shared.errors import ProviderError
+from shared.hooks import HooksLike
 from shared.protocol.ledger import Outcome as CallOutcome
 from shared.schemas import ChatRequest
+from workers.jobs.answer_filter import AnswerFilter
 from workers.jobs.answer_so_far import AnswerSoFar, Continuation
 from workers.jobs.generation_log import GenerationLog
 from workers.jobs.stored_answers import StoredAnswer, stored_answer
@@ -26,7 +28,8 @@ class Run:
 
     ``answer``: the output so far; None if it is never continued. ``continuation``: the text that further calls go on
     with. ``output_before``: the writer's output when the last call broke off. ``is_discarding``: the stream has
-    been cancelled, and its call is read for its usage alone."""
+    been cancelled, and its call is read for its usage alone. ``hooks``: those of the operator; ``filter``: of the
+    latest call, if they watch it."""
 
     writer: StreamWriter
     log: GenerationLog
@@ -40,6 +43,8 @@ class Run:
     continuation: Continuation | None = None
     output_before: int = 0
     is_discarding: bool = False
+    hooks: HooksLike | None = None
+    filter: AnswerFilter | None = None
 
     def __post_init__(self) -> None:
         self.has_lane = "lane" in self.fields

@@ -3,7 +3,7 @@
 -- `lane_tokens` and `lane_second` (what is reserved, and when), `lane_new` (1: no call was made yet), and `parked`
 -- (providers for which it waits, separated by spaces).
 -- Keys of a lane: running (zset): id → end of its lease, ms; of a provider also parked (zset): id → turn, tokens (hash):
--- id → expected tokens of those parked, and used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
+-- id → expected tokens of those parked (and two fields of unpark.lua), and used (hash): counters as an account's. `limits` is {streams, requests, tokens}; 0: unlimited.
 
 -- Keys of the lanes that the call is about, by lane and kind. A script touches no others.
 local LANES = {}
@@ -43,10 +43,12 @@ local function limit_reached(provider, limits, tokens)
 end
 
 -- True if a stream with a lower turn waits for the provider's tokens: smaller requests must not overtake it for ever.
+-- A batch stream whose turn it is, though interactive ones wait, is behind none.
 local function is_behind(provider, limits, turn)
   if limits[3] == 0 then return false end
   local first = redis.call('ZRANGE', lane_key(provider, 'parked'), 0, 0, 'WITHSCORES')
-  return first[1] and first[1] ~= ID and tonumber(first[2]) < tonumber(turn)
+  if not first[1] or first[1] == ID or tonumber(first[2]) >= tonumber(turn) then return false end
+  return redis.call('HGET', lane_key(provider, 'tokens'), 'chosen') ~= ID
 end
 
 -- Lets the stream wait for any of `providers`. unpark.lua releases it when one has room.

@@ -3,7 +3,7 @@
 -- KEYS: 1 of (see _desk.lua), 2 queue, 3 turns, 4 waiting, 5 waiting_accounts (2-5: see _queue.lua),
 --       6 used, 7 streams (see _rate_limits.lua), 8 stored, 9 kept, 10 sources (see _storage.lua),
 --       11 dropping (zset: id → end of the time in which no stream may be made from it), 12 job (string, arq's bytes),
---       13 budgets… (see _budgets.lua)
+--       13 batch_turns (see _queue.lua), 14 budgets… (see _budgets.lua)
 -- ARGV: 1 stream_id, 2 account, 3 tokens (to reserve), 4 bytes (of the stream), 5 retention_ms,
 --       6 longest_life_ms (after which its account forgets the stream),
 --       7 requests_per_minute, 8 tokens_per_minute, 9 tokens_per_day, 10 concurrent_streams, 11 stored_bytes
@@ -11,7 +11,7 @@
 --       14 targets (providers in order, separated by spaces), 15 sources (streams that it was made from),
 --       16 final (limits for which the caller makes no room any more; that of requests, and the others, is final always),
 --       17 force (1: it was created long ago, and must not be refused), 18 job (arq's bytes), 19 slot (1: count it among
---       the account's streams, also without limits), 20 budgets… (in the order of the keys)
+--       the account's streams, also without limits), 20 batch (1: its class), 21 budgets… (in the order of the keys)
 -- Replies {'QUEUED', queue position (0: it waits no more), used…, warnings…}, {'LIMITED', limit, ms until there is room,
 -- used…}, {'BUDGET', budget, spent, reserved, warnings…}, {'STORED', bytes stored, bytes of this stream}, {'FULL', streams
 -- waiting}, or {'SOURCE', id} if an answer that it was made from is being dropped, or {'GONE'} if it has ended or is gone.
@@ -20,7 +20,7 @@
 
 local stream_id, account, tokens, bytes, retention_ms, longest_life_ms, requests_per_minute, tokens_per_minute,
   tokens_per_day, concurrent_streams, stored_bytes, queue_depth, queue_limit, targets, sources, final,
-  force, job, slot = unpack(ARGV, 1, 19)
+  force, job, slot, batch = unpack(ARGV, 1, 20)
 local USED, STREAMS, STORED, KEPT, SOURCES, DROPPING, JOB = unpack(KEYS, 6, 12)
 local a = {used = USED, streams = STREAMS, stored = STORED, kept = KEPT, sources = SOURCES}
 tokens, retention_ms, longest_life_ms = tonumber(tokens), tonumber(retention_ms), tonumber(longest_life_ms)
@@ -29,7 +29,7 @@ for i, limit in ipairs(limits) do
   limits[i] = tonumber(limit)
   limited = limited or limits[i] > 0
 end
-local budgets, near = budgets_of_call(13, 20), {}
+local budgets, near = budgets_of_call(14, 21), {}
 need_rights('DEL EXISTS HDEL HGET HGETALL HINCRBY HLEN HMGET HSET PEXPIRE PEXPIREAT ZADD ZCARD ZRANGE ZRANGEBYLEX ' ..
   'ZRANGEBYSCORE ZRANK ZREM ZREMRANGEBYSCORE ZSCORE SET' .. (#budgets > 0 and ' HEXISTS HKEYS HSETNX' or ''),
   {OF, QUEUE, JOB, TURNS, WAITING, WAITING_ACCOUNTS, USED, STREAMS, STORED, KEPT, SOURCES, unpack(KEYS, 13)})
@@ -90,4 +90,4 @@ elseif slot == '1' then
   hold_account_slot(a, longest_life_ms)
 end
 reserve_budgets(budgets)
-return add_warnings({'QUEUED', enqueue(account, retention_ms), unpack(used)}, near)
+return add_warnings({'QUEUED', enqueue(account, retention_ms, batch == '1'), unpack(used)}, near)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,7 +34,6 @@ def unpack_previous_release(folder: Path) -> Path:
         )
     subprocess.run(["tar", "-xf", archive, "-C", tree], check=True)
     archive.unlink()
-    python_of(tree)
     return tree
 
 
@@ -68,3 +68,19 @@ def _has(line: str) -> bool:
         return version(name) == locked
     except PackageNotFoundError:
         return ";" in line  # for other platforms only
+
+
+def main() -> None:
+    """Build the environment of the previous release, if its dependencies differ."""
+    with tempfile.TemporaryDirectory() as folder:
+        lock = unpack_previous_release(Path(folder)) / "requirements.lock"
+        if not _other_packages(lock):
+            print(f"release {PREVIOUS_VERSION} has the same dependencies: nothing to install")
+            return
+        subprocess.run([sys.executable, "-m", "venv", ENVIRONMENT], check=True)
+        pip = (ENVIRONMENT / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        subprocess.run([*pip, "--require-hashes", "-r", lock], check=True)
+
+
+if __name__ == "__main__":
+    main()

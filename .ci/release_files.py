@@ -25,12 +25,10 @@ def write_bill_of_materials(path: Path, cyclonedx: Path) -> None:
 
 
 def build_image(path: Path, base: str) -> str:
-    """Build the image into an OCI archive, and return the paragraph for the notes. Without buildah and root there is
-    no image. Raises :class:`FileError` if the build fails."""
-    if shutil.which("buildah") is None or os.geteuid():
-        return (
-            "This release has no image: it was built without buildah, or not as root. Build it by deploy/Dockerfile."
-        )
+    """Build the image into an OCI archive, and return the paragraph for the notes. Without buildah or root, or on the
+    base "none", there is no image. Raises :class:`FileError` if the build fails."""
+    if base == "none" or shutil.which("buildah") is None or os.geteuid():
+        return "This release has no image: it needs buildah, root and a base. Build it with deploy/Dockerfile."
     tag = f"headrace-release:{os.getpid()}"
     command = ["buildah", "build", "--isolation", "chroot", "--format", "oci", "--file", "deploy/Dockerfile"]
     command += ["--timestamp", os.environ.get("SOURCE_DATE_EPOCH", "0"), "--build-arg", f"PYTHON_IMAGE={base}"]

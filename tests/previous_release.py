@@ -25,7 +25,8 @@ def unpack_previous_release(folder: Path) -> Path:
     tree = folder / f"headrace-{PREVIOUS_VERSION}"
     tree.mkdir(parents=True)
     archive = tree.with_suffix(".tar")
-    command = ["git", "archive", "--format=tar", f"--output={archive}", PREVIOUS_COMMIT]
+    # In a container the clone may belong to another user than root.
+    command = ["git", "-c", "safe.directory=*", "archive", "--format=tar", f"--output={archive}", PREVIOUS_COMMIT]
     done = subprocess.run(command, cwd=SOURCE_TREE, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoPreviousRelease(

@@ -34,6 +34,7 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return unpack_previous_release(tmp_path_factory.mktemp("previous"))
 
 
+@pytest.mark.timeout(300)
 async def test_an_upgrade_and_a_rollback_lose_nothing(previous: Path, tmp_path: Path) -> None:
     """Some streams run from before the first replacement until after the last one, others begin in each phase."""
     everything = ["gateway.1", "gateway.2", "worker.1", "worker.2"]

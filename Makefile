@@ -1,11 +1,12 @@
 # Requires Python 3.11 or newer and nothing else. Everything is installed into .venv.
 
 PYTHON ?= python3
-VENV := .venv
+# Each other Python has an environment of its own: make test PYTHON=python3.13 uses .venv-python3.13.
+VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility real-clients generated-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
+.PHONY: help run test compatibility real-clients generated-clients chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -15,6 +16,9 @@ run: $(VENV)/installed  ## Start the whole system on an embedded broker, with th
 
 test: $(VENV)/installed-dev $(VENV)/installed-node  ## Run all tests, on real processes (ARGS="-k name" for some)
 	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+
+pythons:  ## Run all tests on every supported Python of this machine but the default one (PYTHONS="3.12 3.13", ARGS=…)
+	@.ci/pythons
 
 compatibility: $(VENV)/installed-dev $(VENV)/installed-node  ## Test every client against every provider, and write the table of docs/compatibility.md
 	@$(BIN)/python -m tests.conformance $(ARGS)
@@ -57,8 +61,11 @@ lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.tom
 pin-images: $(VENV)/bin/python  ## Write the digests of the base images into deploy/images.env and its users (REGISTRY=https://…)
 	@$(BIN)/python .ci/pin_images.py "$(REGISTRY)"
 
-release: $(VENV)/installed-dev $(VENV)/installed-node $(VENV)/audit/installed  ## Audit, build server and clients into dist, write the notes (ALLOW_UNAUDITED="reason" if no service answers)
-	@$(BIN)/python .ci/release.py $(VENV)/audit/bin/pip-audit
+release: $(VENV)/installed-dev $(VENV)/installed-node $(VENV)/audit/installed $(VENV)/release/installed  ## Audit, build, try and sign a release in dist (RELEASE_KEY=file; ALLOW_UNAUDITED="reason" if no service answers)
+	@$(BIN)/python .ci/release.py $(VENV)/audit/bin/pip-audit $(CURDIR)/$(VENV)/release/bin
+
+previous: $(VENV)/installed-dev  ## Install the dependencies of the previous release, if they differ from ours (tests/previous_release.py)
+	@$(BIN)/python -m tests.previous_release
 
 format: $(VENV)/installed-dev  ## Fix lint and format the code
 	$(BIN)/ruff check --fix .
@@ -119,7 +126,7 @@ bench-nginx: $(VENV)/installed-dev  ## Measure the time between tokens, direct a
 	@$(BIN)/python -m bench.through_nginx $(ARGS)
 
 clean:  ## Delete the virtual environment and all data of `make run`
-	rm -rf $(VENV) .headrace .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .headrace .mypy_cache .ruff_cache .pytest_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python is too old: Headrace requires 3.11 or newer; run make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
@@ -149,6 +156,12 @@ $(VENV)/installed-node: examples/node/package-lock.json examples/react-chat/pack
 $(VENV)/audit/installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	@touch $@
+
+# pipx tries the package of the server as its users install it; cyclonedx-py writes the bill of materials.
+$(VENV)/release/installed: | $(VENV)/bin/python
+	$(PYTHON) -m venv $(VENV)/release
+	$(VENV)/release/bin/python -m pip install --quiet --disable-pip-version-check 'cyclonedx-bom>=7.5,<8' 'pipx>=1.18,<2'
 	@touch $@
 
 $(VENV)/deploy/installed: | $(VENV)/bin/python

@@ -1,11 +1,12 @@
-"""Builds a release into ``dist`` (``python .ci/release.py PIP_AUDIT``).
+"""Builds a release into ``dist`` (``python .ci/release.py PIP_AUDIT TOOLS``).
 
-Audits the locked dependencies, builds the packages of the server and of the client libraries, and writes
-RELEASE_NOTES.md: the version's section of CHANGELOG.md, the packages, and the result of the audit. An audit without a
-complete answer stops the release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes.
+Audits the locked dependencies, builds the packages of the server and of the client libraries, tries them, and adds
+the bill of materials, the image and the checksums, signed with RELEASE_KEY. RELEASE_NOTES.md has the version's
+section of CHANGELOG.md, the files, and the result of the audit. An audit without a complete answer stops the
+release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes. TOOLS is the folder of cyclonedx-py
+and pipx.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -15,6 +16,20 @@ from pathlib import Path
 
 from audit import audit_locks
 from client_packages import PackageError, build_client_packages, check_versions
+from release_files import (
+    IDENTITY,
+    NAMESPACE,
+    SIGNERS,
+    SUMS,
+    FileError,
+    build_image,
+    check_key,
+    digest,
+    sign_sums,
+    write_bill_of_materials,
+    write_sums,
+)
+from release_trial import TrialError, try_server
 
 _ROOT = Path(__file__).resolve().parent.parent
 _DIST = _ROOT / "dist"
@@ -27,30 +42,83 @@ _PACKAGES = {
     "headrace_client-*.whl": "the client library for Python",
     "headrace_client-*.tar.gz": "its source",
     "headrace-client-*.tgz": "the client library for JavaScript, @headrace/client",
+    "headrace-*.cdx.json": "bill of materials of the server (CycloneDX), with the hashes of all dependencies",
+    "headrace-*.oci.tar": "the image of gateways and workers",
 }
+#: Base of the image, unless RELEASE_BASE names another one.
+_BASE = re.compile(r"^PYTHON_IMAGE=(\S+)$", re.MULTILINE)
 
 
 class ReleaseError(Exception):
     """There is no release; the message has the reason and the remedy."""
 
 
-def main(pip_audit: str) -> int:
+def main(pip_audit: str, tools: str) -> int:
     try:
         version = _version()
         check_versions(version)
         changes = changes_of(version)
+        key = _key()
         audit = audit_note(pip_audit, os.environ.get("ALLOW_UNAUDITED", ""))
+        os.environ.setdefault("SOURCE_DATE_EPOCH", _commit_time())  # so that a second build has the same bytes
         _build(version)
-    except (PackageError, ReleaseError) as error:
+        image = _add_files(version, Path(tools))
+        notes = {"Packages": _packages_in(_DIST), "Image": image, "Verify": _verification(key)}
+        _write_notes(f"# Headrace {version}\n\n{changes}\n", notes | {"Audit of the dependencies": audit})
+        write_sums(_DIST)
+        if key is not None:
+            sign_sums(_DIST, key)
+    except (FileError, PackageError, ReleaseError, TrialError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
-    notes = _DIST / "RELEASE_NOTES.md"
-    packages = _packages_in(_DIST)
-    notes.write_text(
-        f"# Headrace {version}\n\n{changes}\n\n## Packages\n\n{packages}\n\n## Audit of the dependencies\n\n{audit}\n"
-    )
     print(*sorted(path.relative_to(_ROOT) for path in _DIST.iterdir()), sep="\n")
     return 0
+
+
+def _key() -> Path | None:
+    """Return the file of the key that signs; None without one."""
+    if not (named := os.environ.get("RELEASE_KEY")):
+        return None
+    key = Path(named).expanduser().resolve()
+    check_key(key)
+    return key
+
+
+def _commit_time() -> str:
+    """Return the time of the commit, in seconds; outside a clone, that of the changelog."""
+    command = ("git", "log", "-1", "--format=%ct")
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or str(int((_ROOT / "CHANGELOG.md").stat().st_mtime))
+
+
+def _add_files(version: str, tools: Path) -> str:
+    """Try the server, add bill of materials and image, and return the paragraph about the image."""
+    try_server(next(_DIST.glob("headrace-[0-9]*.whl")), tools / "pipx", version)
+    write_bill_of_materials(_DIST / f"headrace-{version}.cdx.json", tools / "cyclonedx-py")
+    return build_image(_DIST / f"headrace-{version}.oci.tar", _base())
+
+
+def _base() -> str:
+    if named := os.environ.get("RELEASE_BASE"):
+        return named
+    found = _BASE.search((_ROOT / "deploy" / "images.env").read_text())
+    if found is None:
+        raise ReleaseError("deploy/images.env: no PYTHON_IMAGE; set it, or RELEASE_BASE")
+    return found[1]
+
+
+def _verification(key: Path | None) -> str:
+    """Return the paragraph with the commands that check the files."""
+    check = f"sha256sum --check {SUMS}"
+    if key is None:
+        return f"**Not signed.** `{check}` only finds damaged files."
+    verify = f"ssh-keygen -Y verify -f {SIGNERS.name} -I {IDENTITY} -n {NAMESPACE} -s {SUMS}.sig < {SUMS}"
+    return f"With `{SIGNERS.name}` of the repository:\n\n```sh\n{verify}\n{check}\n```"
+
+
+def _write_notes(head: str, sections: dict[str, str]) -> None:
+    body = "".join(f"\n## {name}\n\n{text}\n" for name, text in sections.items())
+    (_DIST / "RELEASE_NOTES.md").write_text(head + body)
 
 
 def _version() -> str:
@@ -94,9 +162,9 @@ def _packages_in(dist: Path) -> str:
     rows = []
     for name, what in _PACKAGES.items():
         for path in sorted(dist.glob(name)):
-            rows.append(f"- `{path.name}`: {what}\n  SHA-256 `{hashlib.sha256(path.read_bytes()).hexdigest()}`")
+            rows.append(f"- `{path.name}`: {what}\n  SHA-256 `{digest(path)}`")
     return "\n".join(rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

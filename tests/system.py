@@ -4,10 +4,10 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,9 +17,10 @@ from shared.broker.keys import DATA_VERSION_KEY, state_key
 from tests.broker import Broker
 from tests.fakes.provider_server import FakeProvider
 from tests.ports import free_port
+from tests.previous_release import SOURCE_TREE, path_of, python_of
 from tests.sse_client import SseConnection, open_sse
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = SOURCE_TREE
 PROVIDERS = ("openai", "anthropic", "ollama")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 _BOOT_S = 100  # many systems may start at once on a small machine
@@ -28,11 +29,12 @@ T = TypeVar("T")
 
 class Process:
     """One `python -m headrace …` with its log in a file. It can be killed and started again with the same
-    arguments."""
+    arguments. ``trees``: the source tree of each start; by default always this one."""
 
     def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.log = log
+        self.trees: Iterator[Path] = repeat(REPOSITORY)
         self._arguments = arguments
         self.environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -52,11 +54,12 @@ class Process:
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def start(self) -> None:
+        tree = next(self.trees)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", *self._arguments],
-                env=self.environment,
-                cwd=REPOSITORY,
+                [python_of(tree), "-m", "headrace", *self._arguments],
+                env=self.environment | path_of(tree),
+                cwd=tree,
                 stdout=log,
                 stderr=log,
             )
@@ -145,6 +148,7 @@ class System:
             name = f"worker.{i + 1}"
             self.workers.append(Process(name, ["worker"], self._environment(name), self.folder / f"{name}.log"))
         for process in (*self.gateways, *self.workers):
+            process.trees = self._trees(process.name)
             process.start()
         await self.ready()
 
@@ -236,6 +240,10 @@ class System:
             return False
         offered = {model["owned_by"] for model in answer.json()["data"]} if answer.status_code == 200 else set()
         return offered - {"headrace"} == self._providers | {"demo"}  # aliases belong to headrace
+
+    def _trees(self, name: str) -> Iterator[Path]:
+        """Return the source trees of the starts of the process ``name``: always this one here."""
+        return repeat(REPOSITORY)
 
     def _environment(self, name: str) -> dict[str, str]:
         """Return the environment of the process ``name``; it is the same for all here."""

@@ -23,6 +23,11 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=FULL_RUN)
     parser.add_argument("--cluster", action="store_true", help="on three masters and their replicas")
     parser.add_argument("--postgres", action="store_true", help="archive in PostgreSQL instead of a file")
+    parser.add_argument(
+        "--upgrades",
+        action="store_true",
+        help="each restart swaps a process of the previous release and one of this tree",
+    )
     parser.add_argument("--folder", type=Path, default=None, help="where logs go")
     options = parser.parse_args()
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
@@ -37,6 +42,7 @@ def main() -> int:
         say=say,
         on_cluster=options.cluster,
         on_postgres=options.postgres,
+        upgrades=options.upgrades,
     )
     result = uvloop.run(run)
     report(result)

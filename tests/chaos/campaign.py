@@ -20,6 +20,7 @@ from tests.chaos.rig import BOUND_S, Rig
 from tests.chaos.statuses import Statuses
 from tests.chaos.trace import Fault, Round, draw_trace
 from tests.chaos.webhooks import complaints_about_webhooks
+from tests.previous_release import unpack_previous_release
 
 Say = Callable[[str], None]
 _UNTIL_LIVE_S = 5.0
@@ -176,9 +177,12 @@ async def run_campaign(
     say: Say,
     on_cluster: bool = False,
     on_postgres: bool = False,
+    upgrades: bool = False,
 ) -> Result:
-    """Start a system in ``folder``, run the campaign, and leave only the logs."""
-    rig = (ClusterRig if on_cluster else Rig)(folder, on_postgres=on_postgres)
+    """Start a system in ``folder``, run the campaign, and leave only the logs. ``upgrades``: each restart
+    swaps a process of the previous release and one of this tree."""
+    previous = unpack_previous_release(folder) if upgrades else None
+    rig = (ClusterRig if on_cluster else Rig)(folder, on_postgres=on_postgres, previous=previous)
     try:
         await rig.start()
         return await Campaign(rig, seed=seed, streams=streams, faults=faults, say=say).run()

@@ -23,8 +23,10 @@ _MOST_SLOTS: Final = 500
 
 
 class ClusterRig(OnCluster, Rig):
-    def __init__(self, folder: Path, *, on_postgres: bool = False, **settings: object) -> None:
-        super().__init__(folder, on_postgres=on_postgres, **settings)
+    def __init__(
+        self, folder: Path, *, on_postgres: bool = False, previous: Path | None = None, **settings: object
+    ) -> None:
+        super().__init__(folder, on_postgres=on_postgres, previous=previous, **settings)
         self.cluster = Cluster(folder / "cluster", replicas=1, binary=VALKEY)
         self.redis_url = self.cluster.url
 

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.fakes.answer import Answer, Call
 from tests.fakes.provider_server import FakeProvider
 from tests.fakes.stored_answers import Get, StoredAnswer
 from tests.ports import free_port
-from tests.system import PROVIDERS, Process, System
+from tests.system import PROVIDERS, REPOSITORY, Process, System
 from tests.webhook_receiver import SECRET, WebhookReceiver
 
 GATEWAYS = WORKERS = 2
@@ -99,9 +100,13 @@ class ChaosProvider(FakeProvider):
 
 
 class Rig(System):
-    """Clients reach gateway i by ``clients[i]``, gateways the broker by ``gateway_links[i]``, and so on."""
+    """Clients reach gateway i by ``clients[i]``, gateways the broker by ``gateway_links[i]``, and so on.
+    ``previous``: source tree of the previous release; each start of a process then takes the other of both trees."""
 
-    def __init__(self, folder: Path, *, on_postgres: bool = False, **settings: object) -> None:
+    def __init__(
+        self, folder: Path, *, on_postgres: bool = False, previous: Path | None = None, **settings: object
+    ) -> None:
+        self._previous = previous
         providers = (*PROVIDERS, STORING)
         self.database = PostgresServer(folder) if on_postgres else SqliteFile(folder)
         merged = {**SETTINGS, "archive_url": self.database.url, **settings}
@@ -173,6 +178,12 @@ class Rig(System):
             yield
         finally:
             self.reading[gateway] -= 1
+
+    def _trees(self, name: str) -> Iterator[Path]:
+        if self._previous is None:
+            return super()._trees(name)
+        trees = (REPOSITORY, self._previous)
+        return cycle(trees if name in ("gateway.1", "worker.2") else reversed(trees))
 
     def _environment(self, name: str) -> dict[str, str]:
         environment = super()._environment(name)

@@ -18,7 +18,9 @@ import yaml
 from tests.broker import Broker
 from tests.system import REPOSITORY
 
-COMPOSE: Final = REPOSITORY / "docker-compose.yml"
+#: For trying.
+COMPOSE_TRY: Final = REPOSITORY / "docker-compose.yml"
+COMPOSE: Final = REPOSITORY / "deploy" / "compose" / "production.yml"
 #: Adds headrace.toml to it.
 COMPOSE_TOML: Final = REPOSITORY / "deploy" / "compose" / "headrace-toml.yml"
 #: Replaces its Redis by a cluster.
@@ -46,6 +48,12 @@ class Described:
     grace_s: float
 
 
+def trial_services(environment: Mapping[str, str]) -> dict[str, Described]:
+    """Return the services of docker-compose.yml, as :func:`compose_services` does."""
+    services = compose_file(environment, COMPOSE_TRY)["services"]
+    return {name: _described(service, environment) for name, service in services.items()}
+
+
 def compose_services(environment: Mapping[str, str], *further: Path) -> dict[str, Described]:
     """Return the services with ``environment`` as their ``.env``: for the variables in the files, and for each
     service that loads it. ``further``: files that are merged into the first one."""
@@ -54,7 +62,7 @@ def compose_services(environment: Mapping[str, str], *further: Path) -> dict[str
 
 
 def merged_files(environment: Mapping[str, str], *further: Path) -> dict[str, Any]:
-    """Return docker-compose.yml and further files as one, as ``docker compose -f … -f …`` reads them."""
+    """Return production.yml and further files as one, as ``docker compose -f … -f …`` reads them."""
     file = compose_file(environment)
     for path in further:
         file = _merged(file, compose_file(environment, path))

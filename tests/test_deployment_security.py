@@ -1,4 +1,4 @@
-"""The containers of docker-compose.yml and of the Kubernetes manifests have no more rights, secrets and connections
+"""The containers of the Compose files and of the Kubernetes manifests have no more rights, secrets and connections
 than they need."""
 
 import asyncio
@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from shared.settings import Settings
 from tests.deployment import (
+    COMPOSE_TRY,
     KUBERNETES,
     Described,
     Running,
@@ -28,6 +29,7 @@ from tests.deployment import (
     kubernetes_pods,
     kubernetes_secrets,
     on_port,
+    trial_services,
     with_addresses,
 )
 from tests.network_policies import Peer, is_allowed
@@ -87,6 +89,16 @@ def test_every_object_with_pods_is_checked() -> None:
 @pytest.mark.parametrize("name", sorted(compose_file(ENVIRONMENT)["services"]))
 def test_every_service_of_compose_has_as_few_rights_as_possible(name: str) -> None:
     check_rights(compose_file(ENVIRONMENT)["services"][name])
+
+
+@pytest.mark.parametrize("name", sorted(trial_services({})))
+def test_the_file_for_trying_needs_no_settings_and_serves_this_machine_only(name: str) -> None:
+    file = compose_file({}, COMPOSE_TRY)
+    check_rights(file["services"][name])
+    ports = file["services"][name].get("ports", [])
+    assert ports == (["127.0.0.1:8000:8000"] if name == "gateway" else [])
+    assert (set(file["services"][name]["networks"]) == {"back"}) == (name == "redis")
+    assert file["networks"]["back"] == {"internal": True}
 
 
 def check_rights(service: dict[str, Any]) -> None:

@@ -1,8 +1,10 @@
 """Builds the image of deploy/Dockerfile, and runs a gateway and a worker from it until ``curl`` has its answer.
 
-Needs root, and from Debian: mmdebstrap, which makes a base image, buildah, which builds without a container engine, curl
-and redis-server. The wheels are downloaded here by the locks with hashes, so the build itself needs no network. Both
-processes run as the image's unprivileged user, on a read-only root, without capabilities.
+Needs root, and from Debian: mmdebstrap, which makes a base image, buildah, which builds without a container engine,
+curl and redis-server. The wheels are downloaded here by the locks with hashes, so the build itself needs no network.
+Both processes run as the image's unprivileged user, on a read-only root, without capabilities.
+
+Exits with 1 if the image cannot be built or does not work, and with 3 if this machine cannot try it.
 """
 
 import json
@@ -37,6 +39,10 @@ class ImageError(Exception):
     """The image cannot be built, or does not work; the message has the reason and the remedy."""
 
 
+class Impossible(Exception):
+    """The image cannot be tried on this machine; the message has the reason and the remedy."""
+
+
 def main() -> int:
     began = time.monotonic()
     try:
@@ -48,15 +54,20 @@ def main() -> int:
     except ImageError as error:
         print(f"image-test: {error}", file=sys.stderr)
         return 1
+    except Impossible as error:
+        print(f"image-test: NOT TRIED: {error}", file=sys.stderr)
+        return 3
     print(f"image-test: the image answers, {time.monotonic() - began:.0f} s")
     return 0
 
 
 def _check_machine() -> None:
     if os.geteuid():
-        raise ImageError("needs root: buildah builds with chroot here; run sudo make image-test")
+        raise Impossible("needs root: buildah builds with chroot here; run sudo make image-test")
     if missing := [name for name in _PROGRAMS if shutil.which(name) is None]:
-        raise ImageError(f"{', '.join(missing)}: not installed; run .ci/packages")
+        raise Impossible(f"{', '.join(missing)}: not installed; run .ci/packages")
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode:
+        raise Impossible("needs the right to mount; run it outside of a container, or in a privileged one")
 
 
 def build(folder: Path) -> dict[str, Any]:
@@ -81,7 +92,10 @@ def _import_base() -> None:
         _CACHE.mkdir(parents=True, exist_ok=True)
         part = tar.with_suffix(".part.tar")
         include = "--include=python3,python3-venv,ca-certificates"
-        _call("mmdebstrap", "--quiet", "--variant=minbase", include, _SUITE, str(part))
+        try:
+            _call("mmdebstrap", "--quiet", "--variant=minbase", include, _SUITE, str(part))
+        except ImageError as error:
+            raise Impossible(f"no base image; are Debian's packages reachable? {error}") from None
         part.rename(tar)
     container = _call(*_BUILDAH, "from", "scratch").strip()
     try:
@@ -140,13 +154,16 @@ def run(config: dict[str, Any], folder: Path) -> None:
             _until_ready(port)
             curl = ("curl", "-sSN", "--fail-with-body", "--max-time", "60")
             url, kind = f"http://127.0.0.1:{port}/chat/stream", "Content-Type: application/json"
-            answer = _call(*curl, url, "-H", kind, "-d", _ASK)
-            if "event: done" not in answer:
-                raise ImageError(f"the answer has no end: {answer[-300:]}")
+            _check_answer(_call(*curl, url, "-H", kind, "-d", _ASK))
             _check_rights(root, config["User"], settings)
         except ImageError as error:
             logs = "\n".join(path.read_text(errors="replace")[-2000:] for path in sorted(folder.glob("*.log")))
             raise ImageError(f"{error}\n{logs}") from None
+
+
+def _check_answer(answer: str) -> None:
+    if "event: done" not in answer:
+        raise ImageError(f"the answer has no end: {answer[-300:]}")
 
 
 def _check_rights(root: str, user: str, settings: Sequence[str]) -> None:

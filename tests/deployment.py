@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 from tests.broker import Broker
@@ -28,6 +29,7 @@ COMPOSE_CLUSTER: Final = REPOSITORY / "deploy" / "compose" / "cluster.yml"
 KUBERNETES: Final = REPOSITORY / "deploy" / "k8s"
 #: Where ``headrace`` and ``python`` are, as in the image.
 _BIN: Final = str(Path(sys.executable).parent)
+_RENDERERS: Final = (("kustomize", "build"), ("kubectl", "kustomize"))
 #: ``$$`` is an escaped dollar.
 _VARIABLE: Final = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
 _OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT", "REDISCLI_AUTH", "CLUSTER_PASSWORD")
@@ -77,8 +79,18 @@ def compose_file(environment: Mapping[str, str], path: Path = COMPOSE) -> dict[s
 
 def kubernetes_objects() -> dict[str, dict[str, Any]]:
     """Return the objects by kind and name: ``"Deployment headrace-worker"``."""
-    documents = [one for path in sorted(KUBERNETES.rglob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+    paths = [path for path in sorted(KUBERNETES.rglob("*.yaml")) if path.name != "kustomization.yaml"]
+    documents = [one for path in paths for one in yaml.safe_load_all(path.read_text())]
     return {f"{one['kind']} {one['metadata']['name']}": one for one in documents}
+
+
+def rendered_objects(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the objects of a folder with a kustomization, by kind and name, as kustomize renders them."""
+    renderer = next((words for words in _RENDERERS if shutil.which(words[0])), None)
+    if renderer is None:
+        pytest.skip("needs kubectl or kustomize")
+    text = subprocess.run([*renderer, str(folder)], capture_output=True, text=True, check=True).stdout
+    return {f"{one['kind']} {one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
 
 
 def kubernetes_pods() -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ import yaml
 from tests.deployment import (
     COMPOSE,
     COMPOSE_TOML,
+    KUBERNETES,
     Running,
     compose_file,
     compose_services,
@@ -25,6 +26,7 @@ from tests.deployment import (
     kubernetes_pod,
     kubernetes_secrets,
     on_port,
+    rendered_objects,
     trial_services,
     with_addresses,
 )
@@ -270,6 +272,21 @@ def test_manifests_refer_to_each_other() -> None:
     redis = objects["StatefulSet headrace-redis"]
     assert objects["Service headrace-redis"]["spec"]["selector"] == redis["spec"]["template"]["metadata"]["labels"]
     assert "@headrace-redis:6379/0" in kubernetes_secrets()["headrace"]["HEADRACE_REDIS_URL"]
+
+
+def test_every_overlay_is_rendered_and_adds_one_thing() -> None:
+    base = rendered_objects(KUBERNETES / "base").keys()
+    found = {path.name: rendered_objects(path).keys() for path in sorted((KUBERNETES / "overlays").iterdir())}
+    redis = {"StatefulSet headrace-redis", "Service headrace-redis"}
+    added = {name: objects - base for name, objects in found.items()}
+    assert added == {
+        "external-redis": {"NetworkPolicy headrace-external-redis"},
+        "gateway-api": {"Gateway headrace", "HTTPRoute headrace", "NetworkPolicy headrace-gateway-api"},
+        "ingress-nginx": {"Ingress headrace"},
+        "keda": {"ScaledObject headrace-worker"},
+        "redis-cluster": {"NetworkPolicy headrace-cluster-clients"},
+    }
+    assert {name for name, objects in found.items() if base - objects == redis} == {"external-redis", "redis-cluster"}
 
 
 # --- time to leave

@@ -50,6 +50,9 @@ SECRETS: Final = {
 }
 
 
+KUSTOMIZATION: Final = "kustomize.config.k8s.io/v1beta1"
+
+
 def kind_of(described: Described) -> str:
     """Return gateway or worker, or else the program."""
     return described.command[1] if described.command[0] == "headrace" else described.command[0]
@@ -82,7 +85,16 @@ def test_every_object_with_pods_is_checked() -> None:
     """The kinds of the manifests are known. A CronJob, for example, has its pod deeper."""
     kinds = {name.split()[0] for name in kubernetes_objects()}
     assert kinds == {
-        *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "ScaledObject", "Service", "StatefulSet")
+        *(
+            "ConfigMap",
+            "Deployment",
+            "NetworkPolicy",
+            "PodDisruptionBudget",
+            "ScaledObject",
+            "Service",
+            "StatefulSet",
+        ),
+        *("Ingress", "Gateway", "HTTPRoute"),
     }
 
 
@@ -122,10 +134,9 @@ def test_only_nginx_has_ports_of_the_host_and_redis_is_on_an_internal_network_al
 
 
 def test_the_directory_can_be_applied_to_a_cluster_without_extensions() -> None:
-    """``kubectl apply -f deploy/k8s`` does not read subdirectories."""
-    text = "\n".join(path.read_text() for path in KUBERNETES.glob("*.yaml"))
+    text = "\n".join(path.read_text() for path in (KUBERNETES / "base").glob("*.yaml"))
     versions = set(re.findall(r"(?m)^apiVersion: (\S+)$", text))
-    assert versions == {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1"}
+    assert versions == {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", KUSTOMIZATION}
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "gateway-2"])
@@ -221,6 +232,7 @@ PEERS: Final = {
     "other pod": Peer({"app": "other"}),
     "look-alike": pod("gateway", "other"),
     "ingress": Peer({"app": "ingress"}, "ingress-nginx"),
+    "gateway api": Peer({"app": "envoy"}, "envoy-gateway-system"),
     "prometheus": Peer({"app": "prometheus"}, "monitoring"),
     "dns": Peer({"k8s-app": "kube-dns"}, "kube-system"),
     "internet": Peer(address="203.0.113.7"),
@@ -229,9 +241,12 @@ PEERS: Final = {
     "private network": Peer(address="10.96.0.1"),
     "cluster in pods": Peer({"app": "valkey"}, "valkey"),
     "cluster outside": Peer(address="192.0.2.7"),
+    "redis outside": Peer(address="198.51.100.7"),
     "private network, IPv6": Peer(address="fd00::1"),
 }
 REACHED: Final = {
+    *(("gateway api", "gateway", 8000), ("worker", "redis outside", 443)),
+    *((client, "redis outside", 6379) for client in ("gateway", "worker", "keys")),
     *(("ingress", "gateway", 8000), ("prometheus", "gateway", 8000)),
     *(("prometheus", "gateway", 9000), ("prometheus", "worker", 8000), ("prometheus", "worker", 9000)),
     *((client, "redis", 6379) for client in ("gateway", "worker", "keys")),

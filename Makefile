@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility real-clients generated-clients chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
+.PHONY: help run test image-test compatibility real-clients generated-clients chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,7 +47,10 @@ check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules a
 check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, the Compose files and the Kubernetes manifests, by linter and schemas
 	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
 	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml $(wildcard deploy/compose/*.yml)
-	$(VENV)/deploy/bin/kubernetes-validate --strict --quiet --no-warn $(wildcard deploy/k8s/*.yaml deploy/k8s/cluster/*.yaml)
+	$(BIN)/python .ci/check_manifests.py $(VENV)/deploy/bin/kubernetes-validate
+
+image-test: $(VENV)/installed-dev  ## Build the image and run a gateway and a worker from it (root, mmdebstrap, buildah)
+	@$(BIN)/python .ci/image_test.py
 
 audit: $(VENV)/audit/installed  ## Check the locked dependencies for known vulnerabilities
 	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit

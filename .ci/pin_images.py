@@ -22,7 +22,7 @@ USERS = (
     "deploy/Dockerfile",
     "docker-compose.yml",
     "deploy/compose/*.yml",
-    "deploy/k8s/*.yaml",
+    "deploy/k8s/**/*.yaml",
     ".github/workflows/*.yml",
 )
 

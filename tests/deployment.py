@@ -13,12 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 from tests.broker import Broker
 from tests.system import REPOSITORY
 
-COMPOSE: Final = REPOSITORY / "docker-compose.yml"
+#: For trying.
+COMPOSE_TRY: Final = REPOSITORY / "docker-compose.yml"
+COMPOSE: Final = REPOSITORY / "deploy" / "compose" / "production.yml"
 #: Adds headrace.toml to it.
 COMPOSE_TOML: Final = REPOSITORY / "deploy" / "compose" / "headrace-toml.yml"
 #: Replaces its Redis by a cluster.
@@ -26,6 +29,7 @@ COMPOSE_CLUSTER: Final = REPOSITORY / "deploy" / "compose" / "cluster.yml"
 KUBERNETES: Final = REPOSITORY / "deploy" / "k8s"
 #: Where ``headrace`` and ``python`` are, as in the image.
 _BIN: Final = str(Path(sys.executable).parent)
+_RENDERERS: Final = (("kustomize", "build"), ("kubectl", "kustomize"))
 #: ``$$`` is an escaped dollar.
 _VARIABLE: Final = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
 _OURS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_", "PORT", "REDISCLI_AUTH", "CLUSTER_PASSWORD")
@@ -46,6 +50,12 @@ class Described:
     grace_s: float
 
 
+def trial_services(environment: Mapping[str, str]) -> dict[str, Described]:
+    """Return the services of docker-compose.yml, as :func:`compose_services` does."""
+    services = compose_file(environment, COMPOSE_TRY)["services"]
+    return {name: _described(service, environment) for name, service in services.items()}
+
+
 def compose_services(environment: Mapping[str, str], *further: Path) -> dict[str, Described]:
     """Return the services with ``environment`` as their ``.env``: for the variables in the files, and for each
     service that loads it. ``further``: files that are merged into the first one."""
@@ -54,7 +64,7 @@ def compose_services(environment: Mapping[str, str], *further: Path) -> dict[str
 
 
 def merged_files(environment: Mapping[str, str], *further: Path) -> dict[str, Any]:
-    """Return docker-compose.yml and further files as one, as ``docker compose -f … -f …`` reads them."""
+    """Return production.yml and further files as one, as ``docker compose -f … -f …`` reads them."""
     file = compose_file(environment)
     for path in further:
         file = _merged(file, compose_file(environment, path))
@@ -69,8 +79,18 @@ def compose_file(environment: Mapping[str, str], path: Path = COMPOSE) -> dict[s
 
 def kubernetes_objects() -> dict[str, dict[str, Any]]:
     """Return the objects by kind and name: ``"Deployment headrace-worker"``."""
-    documents = [one for path in sorted(KUBERNETES.rglob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
+    paths = [path for path in sorted(KUBERNETES.rglob("*.yaml")) if path.name != "kustomization.yaml"]
+    documents = [one for path in paths for one in yaml.safe_load_all(path.read_text())]
     return {f"{one['kind']} {one['metadata']['name']}": one for one in documents}
+
+
+def rendered_objects(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the objects of a folder with a kustomization, by kind and name, as kustomize renders them."""
+    renderer = next((words for words in _RENDERERS if shutil.which(words[0])), None)
+    if renderer is None:
+        pytest.skip("needs kubectl or kustomize")
+    text = subprocess.run([*renderer, str(folder)], capture_output=True, text=True, check=True).stdout
+    return {f"{one['kind']} {one['metadata']['name']}": one for one in yaml.safe_load_all(text)}
 
 
 def kubernetes_pods() -> dict[str, dict[str, Any]]:

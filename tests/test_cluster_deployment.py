@@ -20,7 +20,6 @@ from redis.exceptions import NoPermissionError
 from tests.broker_cluster import ENGINES, Cluster, until
 from tests.deployment import (
     COMPOSE_CLUSTER,
-    KUBERNETES,
     Described,
     Running,
     compose_file,
@@ -30,6 +29,7 @@ from tests.deployment import (
     kubernetes_secrets,
     merged_files,
     node_on_port,
+    rendered_objects,
     with_addresses,
 )
 from tests.ports import free_port
@@ -409,6 +409,7 @@ def test_pods_have_the_authority_of_a_cluster_if_its_config_map_exists(name: str
 
 def test_the_documented_command_applies_everything_but_the_redis_of_the_manifests() -> None:
     documented = (REPOSITORY / "docs" / "deploy.md").read_text()
-    (command,) = re.findall(r"(?m)^kubectl apply ((?:-f \S+ ?)+)-f deploy/k8s/cluster$", documented)
-    applied = set(re.findall(r"-f deploy/k8s/(\S+)", command))
-    assert applied == {path.name for path in KUBERNETES.glob("*.yaml")} - {"redis.yaml"}
+    (folder,) = re.findall(r"(?m)^kubectl apply -k (deploy/k8s/overlays/redis-cluster)$", documented)
+    rendered = rendered_objects(REPOSITORY / folder)
+    assert "NetworkPolicy headrace-cluster-clients" in rendered
+    assert not {"StatefulSet headrace-redis", "Service headrace-redis"} & rendered.keys()

@@ -1,4 +1,4 @@
-"""Every command line of the Procfile, docker-compose.yml and the Kubernetes manifests runs with its environment, and
+"""Every command line of the Procfile, the Compose files and the Kubernetes manifests runs with its environment, and
 their timeouts fit together. The tests use no containers: the installed programs run."""
 
 import asyncio
@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -17,6 +18,7 @@ import yaml
 from tests.deployment import (
     COMPOSE,
     COMPOSE_TOML,
+    KUBERNETES,
     Running,
     compose_file,
     compose_services,
@@ -24,6 +26,8 @@ from tests.deployment import (
     kubernetes_pod,
     kubernetes_secrets,
     on_port,
+    rendered_objects,
+    trial_services,
     with_addresses,
 )
 from tests.nginx import CONFIG, Nginx, need_nginx
@@ -97,8 +101,10 @@ async def test_the_procfile_starts_a_working_system(tmp_path: Path) -> None:
     assert "SIGKILL" not in stopped
 
 
-# --- docker-compose.yml
+# --- the Compose files
 
+#: Nothing but the gateway itself makes them.
+SECRETS = {"HEADRACE_SECRET", "REDIS_PASSWORD"}
 ENVIRONMENT = {
     "HEADRACE_SECRET": SECRET,
     "REDIS_PASSWORD": "0123456789abcdef",
@@ -148,6 +154,34 @@ async def test_the_commands_of_compose_start_a_working_system(tmp_path: Path) ->
         if nginx is not None:
             nginx.stop()
         running.kill()
+
+
+async def test_the_file_for_trying_starts_without_settings_and_keeps_its_secret(tmp_path: Path) -> None:
+    services = trial_services({})
+    assert set(services) == {"gateway", "worker", "redis"}
+    redis_port, port = free_port(), free_port()
+    data = {"/data": str(tmp_path), "redis:6379": f"127.0.0.1:{redis_port}"}
+    redis = on_port(with_addresses(services["redis"], data), redis_port)
+    gateway = with_addresses(services["gateway"], {**data, "0.0.0.0": "127.0.0.1", "8000": str(port)})
+    worker = replace(services["worker"], health=[])
+    worker = with_addresses(worker, data)
+    worker.environment.update(QUICK)
+    url, secrets = f"http://127.0.0.1:{port}", set[str]()
+    for _ in range(2):
+        running = Running(tmp_path)
+        try:
+            for described in (redis, worker, gateway):
+                await running.start(described)
+            await running.healthy()
+            assert await answer_of(url)
+            secrets.add((tmp_path / "secret").read_text())
+            assert gateway.environment.keys() & SECRETS == set()
+            await running.stop()
+        finally:
+            running.kill()
+    (secret,) = secrets
+    assert re.fullmatch("[0-9a-f]{64}", secret)
+    assert (tmp_path / "secret").stat().st_mode & 0o077 == 0
 
 
 def test_compose_passes_on_each_setting_of_the_example() -> None:
@@ -238,6 +272,21 @@ def test_manifests_refer_to_each_other() -> None:
     redis = objects["StatefulSet headrace-redis"]
     assert objects["Service headrace-redis"]["spec"]["selector"] == redis["spec"]["template"]["metadata"]["labels"]
     assert "@headrace-redis:6379/0" in kubernetes_secrets()["headrace"]["HEADRACE_REDIS_URL"]
+
+
+def test_every_overlay_is_rendered_and_adds_one_thing() -> None:
+    base = rendered_objects(KUBERNETES / "base").keys()
+    found = {path.name: rendered_objects(path).keys() for path in sorted((KUBERNETES / "overlays").iterdir())}
+    redis = {"StatefulSet headrace-redis", "Service headrace-redis"}
+    added = {name: objects - base for name, objects in found.items()}
+    assert added == {
+        "external-redis": {"NetworkPolicy headrace-external-redis"},
+        "gateway-api": {"Gateway headrace", "HTTPRoute headrace", "NetworkPolicy headrace-gateway-api"},
+        "ingress-nginx": {"Ingress headrace"},
+        "keda": {"ScaledObject headrace-worker"},
+        "redis-cluster": {"NetworkPolicy headrace-cluster-clients"},
+    }
+    assert {name for name, objects in found.items() if base - objects == redis} == {"external-redis", "redis-cluster"}
 
 
 # --- time to leave

@@ -1,4 +1,4 @@
-"""The containers of docker-compose.yml and of the Kubernetes manifests have no more rights, secrets and connections
+"""The containers of the Compose files and of the Kubernetes manifests have no more rights, secrets and connections
 than they need."""
 
 import asyncio
@@ -18,6 +18,7 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 
 from shared.settings import Settings
 from tests.deployment import (
+    COMPOSE_TRY,
     KUBERNETES,
     Described,
     Running,
@@ -28,6 +29,7 @@ from tests.deployment import (
     kubernetes_pods,
     kubernetes_secrets,
     on_port,
+    trial_services,
     with_addresses,
 )
 from tests.network_policies import Peer, is_allowed
@@ -46,6 +48,9 @@ SECRETS: Final = {
     "HEADRACE_WEBHOOK_SECRET": {"worker"},
     "HEADRACE_ARCHIVE_URL": {"gateway", "worker"},
 }
+
+
+KUSTOMIZATION: Final = "kustomize.config.k8s.io/v1beta1"
 
 
 def kind_of(described: Described) -> str:
@@ -80,13 +85,32 @@ def test_every_object_with_pods_is_checked() -> None:
     """The kinds of the manifests are known. A CronJob, for example, has its pod deeper."""
     kinds = {name.split()[0] for name in kubernetes_objects()}
     assert kinds == {
-        *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "ScaledObject", "Service", "StatefulSet")
+        *(
+            "ConfigMap",
+            "Deployment",
+            "NetworkPolicy",
+            "PodDisruptionBudget",
+            "ScaledObject",
+            "Service",
+            "StatefulSet",
+        ),
+        *("Ingress", "Gateway", "HTTPRoute"),
     }
 
 
 @pytest.mark.parametrize("name", sorted(compose_file(ENVIRONMENT)["services"]))
 def test_every_service_of_compose_has_as_few_rights_as_possible(name: str) -> None:
     check_rights(compose_file(ENVIRONMENT)["services"][name])
+
+
+@pytest.mark.parametrize("name", sorted(trial_services({})))
+def test_the_file_for_trying_needs_no_settings_and_serves_this_machine_only(name: str) -> None:
+    file = compose_file({}, COMPOSE_TRY)
+    check_rights(file["services"][name])
+    ports = file["services"][name].get("ports", [])
+    assert ports == (["127.0.0.1:8000:8000"] if name == "gateway" else [])
+    assert (set(file["services"][name]["networks"]) == {"back"}) == (name == "redis")
+    assert file["networks"]["back"] == {"internal": True}
 
 
 def check_rights(service: dict[str, Any]) -> None:
@@ -110,10 +134,9 @@ def test_only_nginx_has_ports_of_the_host_and_redis_is_on_an_internal_network_al
 
 
 def test_the_directory_can_be_applied_to_a_cluster_without_extensions() -> None:
-    """``kubectl apply -f deploy/k8s`` does not read subdirectories."""
-    text = "\n".join(path.read_text() for path in KUBERNETES.glob("*.yaml"))
+    text = "\n".join(path.read_text() for path in (KUBERNETES / "base").glob("*.yaml"))
     versions = set(re.findall(r"(?m)^apiVersion: (\S+)$", text))
-    assert versions == {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1"}
+    assert versions == {"v1", "apps/v1", "policy/v1", "networking.k8s.io/v1", KUSTOMIZATION}
 
 
 @pytest.mark.parametrize("name", ["gateway-1", "gateway-2"])
@@ -209,6 +232,7 @@ PEERS: Final = {
     "other pod": Peer({"app": "other"}),
     "look-alike": pod("gateway", "other"),
     "ingress": Peer({"app": "ingress"}, "ingress-nginx"),
+    "gateway api": Peer({"app": "envoy"}, "envoy-gateway-system"),
     "prometheus": Peer({"app": "prometheus"}, "monitoring"),
     "dns": Peer({"k8s-app": "kube-dns"}, "kube-system"),
     "internet": Peer(address="203.0.113.7"),
@@ -217,9 +241,12 @@ PEERS: Final = {
     "private network": Peer(address="10.96.0.1"),
     "cluster in pods": Peer({"app": "valkey"}, "valkey"),
     "cluster outside": Peer(address="192.0.2.7"),
+    "redis outside": Peer(address="198.51.100.7"),
     "private network, IPv6": Peer(address="fd00::1"),
 }
 REACHED: Final = {
+    *(("gateway api", "gateway", 8000), ("worker", "redis outside", 443)),
+    *((client, "redis outside", 6379) for client in ("gateway", "worker", "keys")),
     *(("ingress", "gateway", 8000), ("prometheus", "gateway", 8000)),
     *(("prometheus", "gateway", 9000), ("prometheus", "worker", 8000), ("prometheus", "worker", 9000)),
     *((client, "redis", 6379) for client in ("gateway", "worker", "keys")),

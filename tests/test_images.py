@@ -189,7 +189,7 @@ def test_the_digest_of_each_tag_is_written_wherever_the_image_is_used(
     assert pin(checkout, url).returncode == 0
     moved = f"nginx:1.28@sha256:{hashlib.sha256(b'moved').hexdigest()}"
     assert images((checkout / "deploy" / "images.env").read_text())["NGINX_IMAGE"] == moved
-    assert f"${{NGINX_IMAGE:-{moved}}}" in (checkout / "docker-compose.yml").read_text()
+    assert f"${{NGINX_IMAGE:-{moved}}}" in (checkout / "deploy" / "compose" / "production.yml").read_text()
 
 
 def test_an_image_without_an_answer_keeps_its_line(checkout: Path, registry: tuple[str, type[Registry]]) -> None:

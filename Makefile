@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
+.PHONY: help run test compatibility real-clients chaos nightly diagrams check check-deploy audit axe lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, the Compose fil
 
 audit: $(VENV)/audit/installed  ## Check the locked dependencies for known vulnerabilities
 	@$(BIN)/python .ci/audit.py $(VENV)/audit/bin/pip-audit
+
+axe:  ## Install the accessibility checks of the page's tests
+	@npm install --silent --ignore-scripts --no-audit --no-fund --prefix $(VENV)/axe axe-core@4.14.1
 
 lock: $(VENV)/lock/installed  ## Lock the newest dependencies that pyproject.toml allows, for all platforms
 	$(VENV)/lock/bin/uv pip compile $(LOCK) pyproject.toml -o requirements.lock

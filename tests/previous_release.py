@@ -28,6 +28,10 @@ def unpack_previous_release(folder: Path) -> Path:
     # In a container the clone may belong to another user than root.
     command = ["git", "-c", "safe.directory=*", "archive", "--format=tar", f"--output={archive}", PREVIOUS_COMMIT]
     done = subprocess.run(command, cwd=SOURCE_TREE, capture_output=True, text=True, check=False)
+    if done.returncode:  # a shallow clone
+        fetch = ["git", "-c", "safe.directory=*", "fetch", "--quiet", "--depth=1", "origin", PREVIOUS_COMMIT]
+        subprocess.run(fetch, cwd=SOURCE_TREE, capture_output=True, check=False)
+        done = subprocess.run(command, cwd=SOURCE_TREE, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NoPreviousRelease(
             f"commit {PREVIOUS_COMMIT} (release {PREVIOUS_VERSION}): git archive failed: {done.stderr.strip()}; "

@@ -12,11 +12,16 @@ _IMPORT = re.compile(r'^(?:import|export)\b[^;"]*?"(\./[^"]+)";', re.MULTILINE |
 _PRELOAD = re.compile(r'<link rel="modulepreload" href="([^"]+)">')
 
 
+def _file(path: str) -> Path:
+    if path.startswith("/page/client/"):
+        return _CLIENT / path.removeprefix("/page/client/")
+    return _PAGE / path.removeprefix("/page/")
+
+
 def imported(path: str, found: set[str]) -> set[str]:
     """Return the paths of all modules that ``path`` imports statically."""
-    folder, name = path.rsplit("/", 1)
-    source = (_CLIENT if folder == "/page/client" else _PAGE / folder.removeprefix("/page").strip("/")) / name
-    for other in _IMPORT.findall(source.read_text()):
+    folder = path.rsplit("/", 1)[0]
+    for other in _IMPORT.findall(_file(path).read_text()):
         target = f"{folder}/{other.removeprefix('./')}"
         if target not in found:
             found.add(target)
@@ -29,3 +34,12 @@ def test_all_modules_of_the_page_are_preloaded() -> None:
     needed = imported("/page/app.js", set())
     assert sorted(listed) == sorted(needed), "gateway/page/index.html: list exactly the modules that app.js imports"
     assert not [path for path in needed if "uqr" in path]
+
+
+def test_the_page_loads_at_most_300_kilobytes() -> None:
+    """Everything that is not imported on demand counts, uncompressed."""
+    paths = {"/page/app.js", "/page/style.css", "/page/index.html", "/page/icon.svg"} | imported(
+        "/page/app.js", set()
+    )
+    size = sum(_file(path).stat().st_size for path in paths)
+    assert size <= 300_000, f"the page loads {size} bytes; import on demand what few visits need"

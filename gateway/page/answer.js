@@ -125,8 +125,12 @@ function button(text) {
 
 function addCopyButton(block) {
   const frame = element("div", "code");
+  const bar = element("div", "bar");
   const copy = button("Copy");
+  const language = block.querySelector("code")?.className.replace("language-", "") ?? "";
+  bar.append(element("span", "", language), copy);
   block.replaceWith(frame);
-  frame.append(block, copy);
+  frame.append(bar, block);
+  block.tabIndex = 0; // scrolled by keyboard
   copyOnClick(copy, block);
 }

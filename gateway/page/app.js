@@ -32,6 +32,7 @@ const conversation = new Conversation(byId("messages"), {
   state: show,
   counted: () => connection.count(),
   retry,
+  ended: (turn, done) => announceEnd(turn, done),
   rendered: () => scroller.follow(),
 });
 
@@ -57,6 +58,12 @@ function send(prompt) {
   keepDraft(chatId, "");
   ask([{ role: "user", content: prompt }], choice);
   return true;
+}
+
+/** Tells screen readers that the answer has ended; its tokens are not announced. */
+function announceEnd({ state }, { usage }) {
+  const ending = { done: "Answer complete", cancelled: "Answer stopped" }[state] ?? "The answer failed";
+  byId("ended").textContent = usage ? `${ending}, ${usage.output_tokens} tokens` : ending;
 }
 
 async function stop() {

@@ -2,7 +2,7 @@
 
 const AWAY_S = 2;
 const CUT_EVERY_MS = 3000;
-const LIVE = new Set(["queued", "streaming", "reconnecting"]);
+const LIVE = new Set(["queued", "waiting", "streaming", "reconnecting"]);
 
 export class ConnectionPanel {
   constructor() {

@@ -130,6 +130,7 @@ export class Conversation {
       state: (of, note) => isLast(of) && this.on.state(of, note),
       counted: (of) => isLast(of) && this.on.counted(),
       retry: (of) => this.on.retry(of),
+      ended: (of, done) => isLast(of) && this.on.ended(of, done),
       rendered: () => (isLast(turn) ? this.on.rendered() : this.drawn.request()),
     });
     this.area.insertBefore(turn.element, this.turns[at]?.element ?? null);

@@ -28,7 +28,7 @@ const ALLOWED = {
     "a blockquote br code del em h1 h2 h3 h4 h5 h6 hr img kbd li mark ol p pre strong sub sup " +
     "table tbody td th thead tr u ul #text"
   ).split(" "),
-  ALLOWED_ATTR: ["alt", "align", "href", "src", "start", "title"],
+  ALLOWED_ATTR: ["alt", "align", "class", "href", "src", "start", "title"],
   ALLOWED_URI_REGEXP: /^(https?|mailto):/i,
   ADD_URI_SAFE_ATTR: ["align", "start"], // not links, so the line above does not apply
   ALLOW_ARIA_ATTR: false,
@@ -36,7 +36,15 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
+const BLOCKS = new Set("P LI UL OL H1 H2 H3 H4 H5 H6 BLOCKQUOTE TD TH".split(" "));
+const LANGUAGE = /^language-[\w#+.-]{1,30}$/;
+
 purify.addHook("afterSanitizeAttributes", (node) => {
+  // The only class is the language of a code block, as the parser writes it.
+  const isLabelled = node.tagName === "CODE" && LANGUAGE.test(node.className);
+  if (!isLabelled) node.removeAttribute("class");
+  if (BLOCKS.has(node.tagName)) node.setAttribute("dir", "auto");
+  if (node.tagName === "PRE" || node.tagName === "TABLE") node.setAttribute("tabindex", "0"); // scrolled by keyboard
   if (node.tagName === "A" && node.hasAttribute("href")) {
     node.setAttribute("rel", "noopener noreferrer nofollow");
     node.setAttribute("target", "_blank");

@@ -14,7 +14,9 @@ export function messageElement({ role, content }) {
 
 function question(text) {
   const message = element("article", "message user");
-  message.append(element("h3", "hidden", "You"), element("div", "bubble", text));
+  const bubble = element("div", "bubble", text);
+  bubble.dir = "auto";
+  message.append(element("h3", "hidden", "You"), bubble);
   return message;
 }
 

@@ -3,6 +3,7 @@
 
 import { reading } from "./api.js";
 import { currentKey, promptForKey } from "./key.js";
+import { SilenceWatch } from "./waiting.js";
 
 const SHOWN = new Set(["start", "token", "reasoning", "refusal", "tool_call", "json", "error"]); // each has a handler
 const UNREADABLE = {
@@ -13,12 +14,15 @@ const UNREADABLE = {
 };
 
 export class StreamReader {
-  /** `on`: state(name); queued, reset, error, done and SHOWN, each with the event; lost(message) when the stream can
-   *  never be read again; counted() whenever one of the counts below has changed. */
+  /** `on`: state(name); silent() after 3 s without an event; queued, waiting, reset, error, done and SHOWN, each with
+   *  the event; lost(message) when the stream can never be read again; counted() whenever one of the counts below has changed. */
   constructor(streamUrl, on) {
     this.stream = reading.attach(streamUrl, {
       onOpen: () => this.opened(),
-      onRetry: () => this.on.state("reconnecting"),
+      onRetry: () => {
+        this.silence.stop();
+        this.on.state("reconnecting");
+      },
     });
     this.hasTicket = streamUrl.includes("ticket=");
     this.on = on;
@@ -29,6 +33,7 @@ export class StreamReader {
     this.seen = new Set();
     this.started = false;
     this.stop = null;
+    this.silence = new SilenceWatch(() => this.on.silent());
   }
 
   /** The id of the last event. */
@@ -45,6 +50,7 @@ export class StreamReader {
   }
 
   close() {
+    this.silence.stop();
     this.stop?.abort();
     this.stop = null;
   }
@@ -72,11 +78,16 @@ export class StreamReader {
     this.connections += 1;
     this.on.counted();
     this.on.state(this.started ? "streaming" : "queued");
+    if (this.started) this.silence.heard();
   }
 
   received(event) {
     const { type } = event;
     if (type === "queued") return this.on.queued(event);
+    if (type === "waiting") {
+      this.silence.stop(); // the gateway has said why
+      return this.on.waiting(event);
+    }
     if (type === "reset") this.seen.clear();
     if (this.isDuplicate(event)) return;
     this.started = true;
@@ -85,6 +96,7 @@ export class StreamReader {
       this.on.start(event);
     }
     if (type === "done") return this.finish(event);
+    this.silence.heard();
     this.on.state("streaming");
     if (SHOWN.has(type)) this.on[type](event);
   }
@@ -101,11 +113,13 @@ export class StreamReader {
   }
 
   finish(done) {
+    this.silence.stop();
     this.ended = true;
     this.on.done(done);
   }
 
   lose(message) {
+    this.silence.stop();
     this.ended = true;
     this.on.lost(message);
   }

@@ -8,10 +8,14 @@ import { later } from "./later.js";
 import { fill } from "./past_answer.js";
 import { messageElement } from "./question.js";
 import { StreamReader } from "./stream.js";
+import { describeQueue, describeWaiting } from "./waiting.js";
 
 const FINAL = new Set(["done", "error", "cancelled"]);
 const FORGOTTEN = new Set(["chat_not_found", "chat_gone"]); // codes of the gateway
 const ENDINGS = { completed: "done", failed: "error", cancelled: "cancelled" };
+
+/** Returns true if the same request may be accepted later. */
+const mayHelp = (status) => !status || status === 408 || status === 409 || status === 429 || status >= 500;
 
 export class Turn {
   /** `on`: state(turn, note), counted(turn), retry(turn), rendered(). `messages` may be empty. */
@@ -58,7 +62,7 @@ export class Turn {
     } catch (error) {
       const isForgotten = FORGOTTEN.has(error.code);
       const why = isForgotten ? "The gateway no longer has this chat. Ask in a new one." : error.message;
-      this.fail("The request could not be sent.", why, !isForgotten);
+      this.fail("The request could not be sent.", why, !isForgotten && mayHelp(error.status));
       return false;
     }
     if (this.wantsStop) this.stopAtGateway();
@@ -71,7 +75,9 @@ export class Turn {
     this.reader = new StreamReader(streamUrl, {
       counted: () => this.on.counted(this),
       state: (name) => this.show(name),
-      queued: ({ position }) => this.show("queued", position ? `position ${position} in the queue` : ""),
+      queued: ({ position }) => this.show("queued", position ? describeQueue(position, null) : ""),
+      waiting: (event) => this.show(...describeWaiting(event)),
+      silent: () => this.show("waiting", "no new text for 3 seconds"),
       start: (start) => answer.setSource(start),
       reset: ({ attempt }) => {
         answer.reset();
@@ -138,6 +144,7 @@ export class Turn {
     if (state === "error" && !this.hasFailed) this.answer.fail("The answer failed.", done.reason ?? "");
     this.answer.finish(done);
     this.show(state);
+    this.on.ended?.(this, done);
   }
 
   showProblem(title, detail, mayRetry) {

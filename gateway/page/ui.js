@@ -2,11 +2,14 @@
 
 const byId = (id) => document.getElementById(id);
 
+const KEYS = "Enter sends, Shift+Enter starts a new line.";
+
 export class Composer {
   /** `on`: send(prompt), which returns true if the prompt was accepted; stop(); typed(text). */
   constructor(on) {
     this.on = on;
     this.prompt = byId("prompt");
+    this.keys = byId("keys");
     this.sendButton = byId("send");
     this.stopButton = byId("stop");
     byId("composer").addEventListener("submit", (event) => {
@@ -17,6 +20,10 @@ export class Composer {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
       this.submit();
+    });
+    document.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || event.isComposing || document.querySelector("dialog[open], #sidebar.open")) return;
+      if (!this.stopButton.hidden && !this.stopButton.disabled) this.stopButton.click();
     });
     this.prompt.addEventListener("input", () => {
       this.fit();
@@ -30,9 +37,17 @@ export class Composer {
 
   submit() {
     const text = this.prompt.value.trim();
+    if (!this.stopButton.hidden) return this.hint("An answer is coming: wait for its end, or press Esc to stop it.");
     if (!text || !this.on.send(text)) return;
+    if (matchMedia("(hover: none)").matches) this.prompt.blur(); // folds the keyboard of a phone
     this.prompt.value = "";
     this.fit();
+  }
+
+  /** Shows what the keys do. */
+  hint(text) {
+    if (this.keys.textContent !== text) this.keys.textContent = text;
+    this.keys.classList.toggle("urgent", text !== KEYS);
   }
 
   /** Sets the text of the prompt. */
@@ -51,7 +66,10 @@ export class Composer {
     const hadFocus = document.activeElement === this.stopButton;
     this.sendButton.hidden = isLive;
     this.stopButton.hidden = !isLive;
-    if (!isLive) this.allowStop();
+    if (!isLive) {
+      this.allowStop();
+      this.hint(KEYS);
+    }
     if (hadFocus && !isLive) this.focus();
   }
 

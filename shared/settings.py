@@ -18,6 +18,7 @@ from shared.budget_settings import BudgetSettings
 from shared.budgets import check_currency
 from shared.hook_settings import HookSettings
 from shared.rate_limits import LIMIT_NAMES, Limits
+from shared.response_settings import ResponseSettings
 from shared.setting_types import (
     LONGEST_S,
     BaseUrl,
@@ -49,7 +50,7 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, HookSettings):
+class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, HookSettings, ResponseSettings):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )
@@ -134,15 +135,6 @@ class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, 
     body_memory_bytes: Annotated[int, Field(ge=2048)] = 256 * 1024 * 1024
     #: Size of a request together with the earlier turns that it refers to by id.
     max_conversation_bytes: Annotated[int, Field(ge=1024)] = 32 * 1024 * 1024
-    heartbeat_s: Annotated[float, Field(gt=0, le=86_400)] = 15
-    #: Silence after which a response begins that waits for its first output, because its client takes the status for
-    #: the outcome. Errors then come inside the stream. 0: never.
-    early_headers_s: Annotated[float, Field(ge=0, le=86_400)] = 30
-    retry_ms: Annotated[int, Field(ge=0, le=86_400_000)] = 1000
-    #: A client that reads nothing for this long is disconnected; it can resume.
-    write_deadline_s: Annotated[float, Field(ge=1, le=86_400)] = 30
-    #: Per connection; small, so that a slow client causes backpressure instead of buffering.
-    send_buffer_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 32 * 1024
 
     #: Origins of pages that may call the gateway from a browser, such as https://chat.example.com. ``*`` allows all,
     #: without credentials. Origins of extensions and applications are possible too: chrome-extension://abcdef.

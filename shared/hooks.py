@@ -90,7 +90,7 @@ class AnswerWatch:
     redacts: ClassVar[bool] = False
 
     async def on_text(self, text: str, kind: TextKind) -> str:
-        """Return the text to append now. Keep what you cannot decide about yet, and return it later."""
+        """Return the text to append now. Keep undecided text, and return it later."""
         return text
 
     async def flush(self, kind: TextKind) -> str:

@@ -1,4 +1,4 @@
-"""A system whose processes are of this tree and of the previous release, and clients that live through both."""
+"""A system with processes of this tree and of the previous release, and clients that live through both."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Errors that a newcomer meets first: each names the field or path, what is wrong with it, and what to do."""
+"""Errors that a newcomer meets first: each names the field or path, its fault and the remedy."""
 
 import json
 from typing import Any

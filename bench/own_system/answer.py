@@ -17,7 +17,7 @@ _CUT_WITHIN: Final = 50
 
 @dataclass(slots=True)
 class Answer:
-    """What a client got. ``error``: code of the failure, empty for success. ``gaps_s``: times between events of text.
+    """Result of one client. ``error``: code of the failure, empty for success. ``gaps_s``: times between events of text.
     ``lost``: events that were left out; ``altered``: the text differs from the stored one."""
 
     began: float

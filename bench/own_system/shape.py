@@ -1,4 +1,4 @@
-"""Shapes of load: who asks when. Each keeps to the number of requests that was announced."""
+"""Shapes of load: the times of requests. Each keeps to the number of requests that was announced."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ _BACKOFF_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """``steady``: ``streams`` users, each of whom asks again after an answer; ``arrivals``: ``rate`` new requests a
+    """``steady``: ``streams`` users that ask again after each answer; ``arrivals``: ``rate`` new requests a
     second, however many run; ``burst``: ``streams`` requests at once. ``ramp_s``: time until the load is full.
     ``requests``: at most so many."""
 

@@ -43,7 +43,7 @@ def anthropic_answers(schema: str, events: str | None = None) -> Responses:
 
 
 def native_answers(schema: str | None, events: str | None = None) -> Responses:
-    """Describe a response whose errors are in our own format."""
+    """Describe a response with errors in our own format."""
     return _answers(schema, events, "ErrorBody", {"error": _AS_NATIVE})
 
 

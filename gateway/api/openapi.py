@@ -184,7 +184,7 @@ def _schemas(bodies: tuple[type[BaseModel], ...]) -> dict[str, Any]:
 
 
 def _drop_null_defaults(schema: dict[str, Any]) -> None:
-    """Leave out what an absent member means if that is null: generators make a member with a default required."""
+    """Leave out the default of an absent member if it is null: generators make a member with a default required."""
     for member in schema.get("properties", {}).values():
         if "default" in member and member["default"] is None:
             del member["default"]

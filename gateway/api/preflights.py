@@ -1,4 +1,4 @@
-"""Refuses a CORS preflight with a reason, in the form of all errors, and logs what the operator has to set."""
+"""Refuses a CORS preflight with a reason, in the form of all errors, and logs the setting that the operator needs."""
 
 from typing import Final
 

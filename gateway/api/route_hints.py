@@ -1,4 +1,4 @@
-"""Messages for a request whose path or method no route has: what is there instead."""
+"""Messages for a request without a route: the nearest path, and the methods that exist."""
 
 import difflib
 import re

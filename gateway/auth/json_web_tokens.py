@@ -103,7 +103,7 @@ class JsonWebTokens:
 
 
 def _reason(error: Exception) -> str:
-    """Return what is wrong with a token, by the class of the error: its text may contain a part of the token."""
+    """Return the fault of a token, by the class of the error: its text may contain a part of the token."""
     return f"token: {_REASONS.get(type(error).__name__, 'malformed')}"
 
 

@@ -166,7 +166,7 @@ class Subscription:
         return self._queue_position is not None and feed is not None and feed.queue_position is not None
 
     def heartbeat(self) -> bytes:
-        """Return what shows a silent connection to be alive: whole frames or a comment."""
+        """Return whole frames or a comment: a sign of life for a silent connection."""
         if not self._waits_in_queue:
             return HEARTBEAT
         waiting = Waiting(Awaited.QUEUED, self._queue_position or None, self._source.workers)

@@ -1,4 +1,4 @@
-"""Words for pydantic's errors about a request: what a value must be, without the value, which may be content."""
+"""Words for pydantic's errors about a request: the demand on a value, without the value, which may be content."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -35,7 +35,7 @@ _BOUNDS: Final[Mapping[str, str]] = {"ge": "at least", "gt": "above", "le": "at 
 
 
 def problem_of(error: ErrorDetails, *, is_text: bool = False) -> str:
-    """Return what is wrong with a value, and what it must be. ``is_text``: the value comes from a URL or a header, so
+    """Return the fault of a value and the demand on it. ``is_text``: the value comes from a URL or a header, so
     that its type says nothing."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "missing":

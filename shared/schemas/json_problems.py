@@ -1,4 +1,4 @@
-"""Words for a body that is not JSON: what is wrong, where, and what would mend it."""
+"""Words for a body that is not JSON: the fault, its place and the remedy."""
 
 import re
 from typing import Final

@@ -65,7 +65,7 @@ class AnswerFilter:
         self._calls: list[tuple[str, str]] = []
 
     async def take(self, deltas: Sequence[Delta], passed: list[Delta]) -> None:
-        """Add to ``passed`` what may be appended now of what the provider sent, also if this raises."""
+        """Add to ``passed`` the part of the output that may be appended now, also if this raises."""
         for delta in deltas:
             match delta:
                 case TextDelta() | ReasoningDelta() | RefusalDelta():

@@ -196,7 +196,7 @@ class _WriterSink:
         return cursor if self._watched is None else ""
 
     async def pass_on(self, deltas: list[Delta], watched: AnswerFilter) -> None:
-        """Write what the hook lets pass of the deltas of one read. Raises :class:`GenerationError`."""
+        """Write the part of one read's deltas that the hook lets pass. Raises :class:`GenerationError`."""
         if isinstance(deltas, StoredDeltas):
             self.cursor_behind(deltas)
         passed: list[Delta] = []

@@ -17,8 +17,8 @@ _CUT_WITHIN: Final = 50
 
 @dataclass(slots=True)
 class Answer:
-    """Result of one client. ``error``: code of the failure, empty for success. ``gaps_s``: times between events of text.
-    ``lost``: events that were left out; ``altered``: the text differs from the stored one."""
+    """Result of one client. ``error``: code of the failure, empty for success. ``gaps_s``: times between events of
+    text. ``lost``: events that were left out; ``altered``: the text differs from the stored one."""
 
     began: float
     error: str = ""

@@ -176,8 +176,8 @@ class Feed:
             self.wake()
 
     def set_awaited(self, awaited: str, at: EventId) -> None:
-        """Set the state that Redis reports after the event ``at``; wake readers if it has changed. Events may have come
-        since the report: then it is outdated."""
+        """Set the state that Redis reports after the event ``at``; wake readers if it has changed. Events may have
+        come since the report: then it is outdated."""
         if self.position == at and self.awaited != awaited:
             self.awaited = awaited
             self.wake()

@@ -1,10 +1,14 @@
-"""Imports the hooks that ``HEADRACE_HOOKS`` names."""
+"""Imports the hooks that ``HEADRACE_HOOKS`` names, and closes them."""
 
+import asyncio
 import importlib
+import logging
 import traceback
 
 from shared.hooks import HooksLike
 from shared.settings import Settings, SettingsError
+
+logger = logging.getLogger(__name__)
 
 
 def load_hooks(settings: Settings) -> HooksLike | None:
@@ -26,6 +30,15 @@ def load_hooks(settings: Settings) -> HooksLike | None:
     if not isinstance(made, HooksLike):
         raise SettingsError(f"HEADRACE_HOOKS: {settings.hooks} lacks methods of shared.hooks.Hooks; inherit from it")
     return made
+
+
+async def close_hooks(hooks: HooksLike, timeout_s: float) -> None:
+    """Close the hooks of a process that stops. A failure is logged by its kind: it must not keep the process."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await hooks.aclose()
+    except Exception as error:  # noqa: BLE001  an operator's code
+        logger.error("hook failed", extra={"hook": "aclose", "error": type(error).__name__})  # noqa: TRY400
 
 
 def _failed(name: str, error: Exception) -> SettingsError:

@@ -23,6 +23,8 @@ from shared.schemas.chat import ChatRequest, StoredRequest
 TextKind = Literal["text", "reasoning", "refusal"]
 #: Members of a message whose texts are names or encoded data, not words.
 _NO_WORDS: Final = frozenset({"role", "type", "id", "tool_call_id", "name", "url", "file_data", "file_url", "detail"})
+#: Fields of a request whose texts the provider gets.
+_WITH_TEXTS: Final = ("messages", "tools", "response_format")
 _OPAQUE: Final = frozenset({"extra", "cache_control"})
 
 
@@ -134,10 +136,11 @@ class HooksLike(Protocol):
 
 
 def texts_of(request: ChatRequest) -> Iterator[str]:
-    """Yield every text of the messages, and those of the original that only its own provider gets."""
+    """Yield every text of the messages, tools and response format, and those of the original that only its own
+    provider gets."""
     seen = set[str]()
     original = request.original if isinstance(request, StoredRequest) else None
-    parts: list[Any] = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
+    parts: list[Any] = [_dumped(each) for name in _WITH_TEXTS for each in _members(request, name)]
     for text in _texts([*parts, *([original.body] if original is not None else [])]):
         if text not in seen:
             seen.add(text)
@@ -145,17 +148,31 @@ def texts_of(request: ChatRequest) -> Iterator[str]:
 
 
 def with_texts(request: ChatRequest, change: Callable[[str], str]) -> ChatRequest | None:
-    """Return the request with ``change`` applied to every text of its messages and arguments of tool calls; None if
-    that changes nothing, also in the client's original."""
-    messages = [message.model_dump(mode="json", exclude_none=True) for message in request.messages]
-    changed = _mapped(messages, change)
-    if changed != messages:
-        kind = type(request.messages[0])
-        return request.model_copy(update={"messages": [kind.model_validate(each) for each in changed]})
+    """Return the request with ``change`` applied to every text of its messages, arguments of tool calls, tools and
+    response format; None if that changes nothing, also in the client's original."""
+    update: dict[str, Any] = {}
+    for name in _WITH_TEXTS:
+        members = _members(request, name)
+        before = [_dumped(each) for each in members]
+        if (changed := _mapped(before, change)) != before:
+            made = [type(member).model_validate(each) for member, each in zip(members, changed, strict=True)]
+            update[name] = made if isinstance(getattr(request, name), list) else made[0]
+    if update:
+        return request.model_copy(update=update)
     original = request.original if isinstance(request, StoredRequest) else None
     if original is None or all(change(text) == text for text in _texts(original.body)):
         return None
     return request.model_copy(update={"original": None})
+
+
+def _members(request: ChatRequest, name: str) -> list[Any]:
+    """Return the models of a field: none, one, or those of its list."""
+    value = getattr(request, name)
+    return value if isinstance(value, list) else [value] if value is not None else []
+
+
+def _dumped(model: Any) -> Any:
+    return model.model_dump(mode="json", exclude_none=True)
 
 
 def _texts(value: object, key: str = "") -> Iterator[str]:

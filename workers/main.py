@@ -26,7 +26,7 @@ from shared.exit_codes import CONFIGURATION_ERROR
 from shared.file_descriptors import raise_limit
 from shared.garbage import settle_garbage_collector
 from shared.hangup import Hangup
-from shared.hook_loading import load_hooks
+from shared.hook_loading import close_hooks, load_hooks
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
 from shared.settings import SettingsError
@@ -225,7 +225,7 @@ class _Worker:
         await self._presence.leave()
         await self._adapters.aclose()
         if self._hooks is not None:
-            await self._hooks.aclose()
+            await close_hooks(self._hooks, self._settings.hook_timeout_s)
         await self._client.aclose()
 
     def _load(self) -> Load:

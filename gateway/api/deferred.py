@@ -147,7 +147,9 @@ async def _begun(
     except BaseException:
         await chunks.aclose()
         raise
-    return _prepended(renderer.open() if is_silent else b"", first, chunks)
+    begun = _prepended(renderer.open() if is_silent else b"", first, chunks)
+    await anext(begun)  # only a generator that has begun cleans up
+    return begun
 
 
 async def _while_granted(
@@ -201,7 +203,9 @@ async def _whole_answer(gateway: GatewayState, stream_id: str) -> Transcript:
 async def _prepended(
     opening: bytes, first: asyncio.Future[bytes], chunks: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
+    """Yield nothing at first, then ``opening``, if there is one, and all chunks."""
     try:
+        yield b""
         if opening:
             yield opening
         yield await first

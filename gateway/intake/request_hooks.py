@@ -10,6 +10,7 @@ from gateway import metrics
 from gateway.auth.principal import Principal
 from gateway.intake.body_memory import run_beside_loop
 from shared.errors import HookFailed, RequestError, UnsupportedField
+from shared.hook_loading import close_hooks
 from shared.hooks import HooksLike, RequestContext, RequestRefused
 from shared.schemas import ChatRequest, StoredRequest
 from shared.schemas.chat import validate
@@ -62,7 +63,7 @@ class RequestHooks:
 
     async def aclose(self) -> None:
         if self._hooks is not None:
-            await self._hooks.aclose()
+            await close_hooks(self._hooks, self._timeout_s)
 
 
 def _valid(request: ChatRequest, returned: object) -> ChatRequest:

@@ -93,6 +93,7 @@ class Feed:
     def rewind(self, at: EventId) -> None:
         """Discard all events and read the tail after ``at``. Readers at other cursors continue from the log."""
         self.tail_cursor = format_event_id(*at)
+        self.awaited = ""
         self._clear(at)
         self.wake()
 

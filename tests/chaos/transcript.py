@@ -47,7 +47,7 @@ class Transcript:
             self.complaints.append(f"{frame.event} after done")
         if frame.id is not None:
             self._take_id(frame)
-        elif frame.event not in ("queued", "error", "done"):
+        elif frame.event not in ("queued", "waiting", "error", "done"):
             self.complaints.append(f"{frame.event} without id")
         match frame.event:
             case "token":

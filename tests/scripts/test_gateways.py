@@ -119,8 +119,11 @@ async def test_acknowledge(client: Client) -> None:
     assert await stream.acknowledge() is None
     assert await client.dbsize() == 0
     await stream.create()
-    assert await stream.acknowledge() == LogPosition(Status.QUEUED, 0, 0)
+    assert await stream.acknowledge() == LogPosition(Status.QUEUED, 0, 0, "queued")
     holder = await stream.claim()
+    assert await stream.acknowledge() == LogPosition(Status.RUNNING, 0, 0, "taken")
+    await run_script(client, SCRIPTS.note_called(holder, "openai"))
+    assert await stream.acknowledge() == LogPosition(Status.RUNNING, 0, 0, "model")
     await stream.append(holder, 1, some(1, 2))
     assert await stream.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
     await lives_as_one(stream)

@@ -9,6 +9,7 @@ import msgspec
 from shared.protocol import events
 from shared.protocol.events import Done, Start
 from shared.protocol.ids import parse_event_id
+from shared.protocol.waiting import Awaited
 from tests.walks.actors import Viewer, check_one_attempt
 from tests.walks.archive import Archived
 from tests.walks.bench import Bench
@@ -66,5 +67,7 @@ class Audience(Archived):
             assert raw["reset"]
             assert viewer.last_id is not None, "reset for a viewer that has nothing"
             viewer.held.clear()
+        elif kind == b"waiting":
+            assert raw["state"] in set(Awaited)
         else:
             assert kind == b"queued"

@@ -44,6 +44,9 @@ purify.addHook("afterSanitizeAttributes", (node) => {
   const isLabelled = node.tagName === "CODE" && LANGUAGE.test(node.className);
   if (!isLabelled) node.removeAttribute("class");
   if (BLOCKS.has(node.tagName)) node.setAttribute("dir", "auto");
+  // Headings of an answer are below the one that says whose words follow, which has level 3.
+  const heading = /^H([1-6])$/.exec(node.tagName);
+  if (heading) node.setAttribute("aria-level", Math.min(6, Number(heading[1]) + 3));
   if (node.tagName === "PRE" || node.tagName === "TABLE") node.setAttribute("tabindex", "0"); // scrolled by keyboard
   if (node.tagName === "A" && node.hasAttribute("href")) {
     node.setAttribute("rel", "noopener noreferrer nofollow");

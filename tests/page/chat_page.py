@@ -98,9 +98,10 @@ class Page:
         return str(await self.script("return location.hash.slice(1)"))
 
     async def turns(self) -> list[list[str]]:
-        """The question, answer and state of each turn on the screen."""
+        """The question, answer and state of each turn on the screen. A turn that streams and is silent counts as one
+        that streams: how long a test holds its answer depends on the machine."""
         shown: list[list[str]] = await self.script(_TURNS)
-        return shown
+        return [[question, answer, _without_silence(state)] for question, answer, state in shown]
 
     async def titles(self) -> list[str]:
         """The listed chats."""
@@ -122,7 +123,8 @@ class Page:
         return await asyncio.to_thread(_get_json, urljoin(self.url, f"/chat/{await self.stream_id()}"))
 
     async def until_state(self, *states: str, timeout_s: float = 25) -> str:
-        """Wait until the last turn has one of these states, and return it."""
+        """Wait until the last turn has one of these states, and return it. ``streaming`` includes ``waiting``."""
+        states = (*states, *(["waiting"] if "streaming" in states else []))
         seen = ""
 
         async def reached() -> bool:
@@ -229,3 +231,7 @@ return {
   links: all.filter((e) => e.tagName === "A").map((e) => [e.getAttribute("href"), e.rel]),
 };
 """
+
+
+def _without_silence(state: str) -> str:
+    return "streaming" if state == "waiting" else state

@@ -282,7 +282,7 @@ def test_every_overlay_is_rendered_and_adds_one_thing() -> None:
     assert added == {
         "external-redis": {"NetworkPolicy headrace-external-redis"},
         "gateway-api": {"Gateway headrace", "HTTPRoute headrace", "NetworkPolicy headrace-gateway-api"},
-        "ingress-nginx": {"Ingress headrace"},
+        "ingress-nginx": {"Ingress headrace", "Ingress headrace-v1", "Ingress headrace-internal"},
         "keda": {"ScaledObject headrace-worker"},
         "redis-cluster": {"NetworkPolicy headrace-cluster-clients"},
     }

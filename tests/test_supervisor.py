@@ -151,7 +151,7 @@ async def test_the_secret_is_created_once_and_is_private(tmp_path: Path) -> None
 
 def test_a_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataDirError, match=r"data directory .*: Not a directory"):
+    with pytest.raises(DataDirError, match=r"data directory .*: is a file, or lies in one"):
         data_dirs.prepare(tmp_path / "file" / "sub")
 
 

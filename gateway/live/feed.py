@@ -16,6 +16,7 @@ from shared.broker.keys import tail_key
 from shared.broker.pipeline_connection import Command
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id, parse_event_id
+from shared.protocol.waiting import Awaited
 
 #: Number of events kept; a feed is cut back to this when it holds twice as many.
 RING = 256
@@ -53,6 +54,7 @@ class Feed:
         self.tail_cursor = b""
         self.queue_position: int | None = None  # 1 is next, 0 is unknown; None once a worker has claimed the stream
         self.awaited = ""  # what Redis last reported to come before the next event; '' if nothing is known
+        self._suspects_loss = False  # the last report said that the worker was lost
         self.missing = False  # Redis has no state of the stream; a worker may restore it
         self.notified_at = 0.0  # when an append that is being timed was announced; 0 if none is
         self.compared_at: EventId | None = None  # position at the last comparison with Redis
@@ -179,7 +181,12 @@ class Feed:
     def set_awaited(self, awaited: str, at: EventId) -> None:
         """Set the state that Redis reports after the event ``at``; wake readers if it has changed. Events may have
         come since the report: then it is outdated."""
-        if self.position == at and self.awaited != awaited:
+        if self.position != at:
+            return
+        # After an outage of Redis every lease seems to have ended, until the workers have renewed them.
+        is_first_loss = awaited == Awaited.WORKER_LOST and not self._suspects_loss
+        self._suspects_loss = awaited == Awaited.WORKER_LOST
+        if self.awaited != awaited and not is_first_loss:
             self.awaited = awaited
             self.wake()
 

@@ -31,7 +31,9 @@ async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame
     """Check that each reader got the text of one call, every token once under one epoch, and one ending."""
     numbers = set()
     for connection, seen in live:
-        frames = [frame for frame in seen + await connection.rest() if frame.event != "waiting"]
+        received = seen + await connection.rest()
+        assert "worker_lost" not in {frame.data["state"] for frame in received if frame.event == "waiting"}
+        frames = [frame for frame in received if frame.event != "waiting"]
         assert not any(frame.data.get("reset") for frame in frames)
         ids = [frame.at for frame in frames]
         assert len({at.split("-")[0] for at in ids}) == 1

@@ -28,6 +28,9 @@ MAX_EVENTS_PER_READ: Final = 256
 
 
 _EMPTY: Final = Batch((), START)
+#: Nearly every stream is taken for some milliseconds, and after an outage of Redis every lease seems to have ended,
+#: until the workers have renewed them.
+_BRIEF: Final = frozenset({Awaited.TAKEN, Awaited.WORKER_LOST})
 #: An entry as XREAD returns it: id, [field, value].
 Entry = tuple[bytes, list[bytes]]
 
@@ -54,7 +57,7 @@ class Feed:
         self.tail_cursor = b""
         self.queue_position: int | None = None  # 1 is next, 0 is unknown; None once a worker has claimed the stream
         self.awaited = ""  # what Redis last reported to come before the next event; '' if nothing is known
-        self._suspects_loss = False  # the last report said that the worker was lost
+        self._last_report = ""
         self.missing = False  # Redis has no state of the stream; a worker may restore it
         self.notified_at = 0.0  # when an append that is being timed was announced; 0 if none is
         self.compared_at: EventId | None = None  # position at the last comparison with Redis
@@ -140,7 +143,7 @@ class Feed:
 
     def _grow(self, before: EventId) -> None:
         """Do what follows new events. ``before``: the position without them."""
-        self.awaited = ""
+        self.awaited = self._last_report = ""
         self._batches.clear()
         if len(self._events) > 2 * RING:
             cut = len(self._events) - RING
@@ -180,13 +183,12 @@ class Feed:
 
     def set_awaited(self, awaited: str, at: EventId) -> None:
         """Set the state that Redis reports after the event ``at``; wake readers if it has changed. Events may have
-        come since the report: then it is outdated."""
+        come since the report: then it is outdated. A state that passes by itself counts from the second report on."""
         if self.position != at:
             return
-        # After an outage of Redis every lease seems to have ended, until the workers have renewed them.
-        is_first_loss = awaited == Awaited.WORKER_LOST and not self._suspects_loss
-        self._suspects_loss = awaited == Awaited.WORKER_LOST
-        if self.awaited != awaited and not is_first_loss:
+        is_confirmed = awaited not in _BRIEF or awaited == self._last_report
+        self._last_report = awaited
+        if self.awaited != awaited and is_confirmed:
             self.awaited = awaited
             self.wake()
 

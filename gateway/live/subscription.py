@@ -156,8 +156,10 @@ class Subscription:
             return b""
         if feed.awaited == Awaited.QUEUED and self._queue_position is not None:  # it has just been taken
             return b""
-        self._told = feed.awaited
-        return self._renderer.waiting(Waiting(Awaited(feed.awaited), None, self._source.workers))
+        frames = self._renderer.waiting(Waiting(Awaited(feed.awaited), None, self._source.workers))
+        if frames:  # else the response has not begun
+            self._told = feed.awaited
+        return frames
 
     @property
     def _waits_in_queue(self) -> bool:
@@ -168,7 +170,7 @@ class Subscription:
     def heartbeat(self) -> bytes:
         """Return whole frames or a comment: a sign of life for a silent connection."""
         if not self._waits_in_queue:
-            return HEARTBEAT
+            return (self._awaited(self._feed) if self._feed is not None else b"") or HEARTBEAT
         waiting = Waiting(Awaited.QUEUED, self._queue_position or None, self._source.workers)
         return self._renderer.waiting(waiting) or HEARTBEAT
 

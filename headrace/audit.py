@@ -43,6 +43,8 @@ def audit(
         if follow:
             await _follow(client, since_ms or round(time.time() * 1000), as_json=as_json)
         acts = await read_acts(client, most=most, since_ms=since_ms)
+        if not acts:
+            typer.echo("no acts", err=True)
         _print(acts, as_json=as_json)
 
     try:

@@ -19,8 +19,9 @@ JWT_SETTINGS: dict[str, Any] = {"jwt_secret": JWT_SECRET, "jwt_audience": AUDIEN
 
 
 def token(subject: str = "alice", *, key: Any = JWT_SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    """Sign a JWT that is valid for ten minutes. A claim of None is left out."""
-    standard = {"sub": subject, "aud": AUDIENCE, "exp": time.time() + 600}
+    """Sign a JWT that is valid for longer than all tests take: modules make some when they are imported. A claim of
+    None is left out."""
+    standard = {"sub": subject, "aud": AUDIENCE, "exp": time.time() + 6 * 3600}
     given = {name: value for name, value in (standard | claims).items() if value is not None}
     return jwt.encode(given, key, algorithm=algorithm)
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,7 +12,7 @@ from tests.fakes.answer import Answer
 from tests.system import System, ask
 
 HEADER = "X-Headrace-Priority"
-PEOPLE = bearer(token("ann", scope="chat read cancel admin", exp=time.time() + 7200))  # of the whole run
+PEOPLE = bearer(token("ann", scope="chat read cancel admin"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ happen."""
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 from shared.broker.keys import AUDIT
@@ -83,7 +84,8 @@ async def test_operators_read_the_log_in_pages(guarded: System) -> None:
 
 
 async def test_follow_prints_each_act_once(guarded: System) -> None:
-    process = await headrace("audit", "--json", "--follow", HEADRACE_REDIS_URL=guarded.broker.url)
+    since = datetime.now(UTC).isoformat()  # the command takes some time to start
+    process = await headrace("audit", "--json", "--follow", "--since", since, HEADRACE_REDIS_URL=guarded.broker.url)
     assert process.stdout is not None
     try:
         for _ in range(2):

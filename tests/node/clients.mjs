@@ -96,10 +96,12 @@ async function openaiResponses(ask, outcome, say) {
     return;
   }
   const tools = ask.tools?.map((name) => ({ type: 'function', name, parameters: { type: 'object' } }));
+  const create = () => client.responses.create({ ...body, stream: true, ...(tools ? { tools } : {}) }, options);
   try {
-    await read(await client.responses.create({ ...body, stream: true, ...(tools ? { tools } : {}) }, options));
+    await read(await create());
   } catch (error) {
-    if (!ask.resume || !id) throw error;
+    if (!ask.resume) throw error;
+    if (!id) { await read(await create()); return; }  // cut before the first event: the key finds the same answer
     await read(await client.responses.retrieve(id, { stream: true, starting_after: last }));
     const whole = client.responses.stream({ response_id: id, starting_after: 0 });  // all again, by the helper
     await whole.done();
@@ -293,11 +295,11 @@ const native = (ask) => ({
 });
 
 async function eventSource(ask, outcome, say) {
-  const post = () => fetch(`${ask.base}/chat`, {
+  const post = async () => (await fetch(`${ask.base}/chat`, {
     method: 'POST', body: JSON.stringify(native(ask)),
     headers: { 'Content-Type': 'application/json', ...keyed(ask) },
-  });
-  const asked = ask.join ?? (await (await post().catch(() => post())).json());
+  })).json();
+  const asked = ask.join ?? await post().catch(post);  // the connection may break in the middle of the body, too
   const source = new EventSource(`${ask.base}${asked.stream_url}`, { fetch: fetchOf(ask) });
   await new Promise((resolve, reject) => {
     for (const type of TYPES) {

@@ -32,6 +32,7 @@ from shared.exit_codes import CONFIGURATION_ERROR
 from shared.hangup import Hangup
 from shared.logs import configure_logging
 from shared.polling import next_poll
+from shared.service_manager import READY, STOPPING, notify, signs_of_life
 from shared.settings import Settings, SettingsError
 from shared.tracing_setup import configure_tracing
 from shared.version import VERSION
@@ -127,10 +128,16 @@ class _Server(uvicorn.Server):
         self._sockets: list[socket.socket] = []
         self._exiting = asyncio.Event()
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with signs_of_life():
+            await super().serve(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
         self._sockets = sockets or []
         await super().startup(sockets)
+        if not self.should_exit:
+            notify(READY)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._loop is not None and not self.should_exit:
@@ -149,6 +156,7 @@ class _Server(uvicorn.Server):
     def _drain(self) -> None:
         """Stop listening, then cut the live streams: a client that reconnects at once must not come back here."""
         self._exiting.set()
+        notify(STOPPING)
         for server in getattr(self, "servers", ()):  # none before the end of the startup
             server.close()
         for listener in self._sockets:

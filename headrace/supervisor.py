@@ -16,6 +16,7 @@ from typing import Self
 from headrace.child import Child, ChildSpec
 from headrace.console import Console
 from shared.hangup import Hangup
+from shared.service_manager import STOPPING, notify
 
 STOP_WITHIN_S = 10.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -45,6 +46,7 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._owner = None  # from here on, a signal kills
+        notify(STOPPING)
         if self._first_to_stop or self._last_to_stop:
             self._console.note("stopping (Ctrl-C again kills)")
         await self._stop(self._first_to_stop)

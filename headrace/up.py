@@ -19,6 +19,7 @@ from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
 from shared.configuration.configuration import Configuration
 from shared.exit_codes import CONFIGURATION_ERROR
+from shared.service_manager import READY, VARIABLES, notify, signs_of_life
 from shared.settings import Settings
 
 #: The variable of prometheus-client, which is not imported here because that is slow.
@@ -110,7 +111,7 @@ def child_environment(plan: Plan, broker: EmbeddedBroker | None) -> dict[str, st
     directory = data_dir.prepare(plan.data_dir)
     secret = plan.settings.secret
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in VARIABLES},
         **_shared_metrics(plan, directory),
         "PYTHONUNBUFFERED": "1",
         "HEADRACE_LOG_FORMAT": plan.settings.log_format or ("text" if sys.stdout.isatty() else "json"),
@@ -137,7 +138,7 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
     """Run all children until a signal. Return the exit code."""
     supervisor = Supervisor(console, stop_within_s=plan.drain_s + EXIT_WITHIN_S)
     try:
-        async with supervisor:
+        async with signs_of_life(), supervisor:
             if broker is not None:
                 supervisor.start_broker(broker.spec())
                 await broker.wait_ready()
@@ -145,6 +146,7 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
                 supervisor.start(spec)
             await wait_ready(plan.settings.host, plan.ports, console)
             console.block(banner(plan.settings, list(plan.configuration.providers)))
+            notify(READY)
             await asyncio.Event().wait()
     except asyncio.CancelledError:  # the first signal or a wrong configuration; by now everything has been stopped
         if supervisor.killed:

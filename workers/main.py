@@ -14,6 +14,7 @@ from shared.broker.client import Client, connect
 from shared.broker.creation import requeue
 from shared.broker.processes import Load, Presence
 from shared.broker.recorded_reload import RecordedReload
+from shared.broker.retention_fit import warn_if_small
 from shared.broker.scripts import StreamScripts
 from shared.broker.shared_configuration import ConfigurationWatch
 from shared.broker.sweep import Sweep
@@ -29,6 +30,7 @@ from shared.hangup import Hangup
 from shared.hook_loading import close_hooks, load_hooks
 from shared.logs import configure_logging
 from shared.metrics import SWEPT, LoopLag
+from shared.service_manager import READY, STOPPING, notify, signs_of_life
 from shared.settings import SettingsError
 from shared.tracing import Tracing
 from shared.tracing_setup import configure_tracing
@@ -79,6 +81,7 @@ def _check_descriptors(slots: int) -> None:
         logger.warning("file descriptors scarce", extra={"limit": limit, "slots": slots, "detail": detail})
 
 
+@signs_of_life()
 async def _serve(configuration: Configuration, tracing: Tracing, hangup: Hangup) -> int:
     settings = configuration.settings
     stop = _stop_on_signals()
@@ -87,6 +90,7 @@ async def _serve(configuration: Configuration, tracing: Tracing, hangup: Hangup)
     try:
         if not await wait_until_fit(stop, watch):
             return 0
+        await warn_if_small(client, settings.retention_s)
         if settings.metrics_port:
             metrics.serve(settings.host, settings.metrics_port)
     except BrokerMisconfigured as error:
@@ -240,6 +244,7 @@ class _Worker:
 
     async def _drain(self) -> None:
         """Take no new work, let running streams finish until the deadline, then hand over the rest."""
+        notify(STOPPING)
         self._queue.quiet()
         self._generation.stop_counting()
         logger.info("draining", extra={"streams": len(self._queue.tasks), "drain_s": self._settings.drain_s})
@@ -277,6 +282,8 @@ async def wait_until_fit(stop: asyncio.Event, watch: BrokerWatch) -> bool:
     """Wait for Redis. Returns False if ``stop`` was set first. Raises :class:`BrokerMisconfigured`."""
     if await watch.check() is not None:
         settle_garbage_collector()  # the wait may take hours
+    # The configuration is right. A start of the machine must not wait for Redis; the status says that it is away.
+    notify(READY)
     return await watch.wait_until_fit(stop)
 
 

@@ -11,6 +11,7 @@ from shared.broker.trouble_log import TROUBLE
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable
 from shared.metrics import REDIS_TROUBLE
 from shared.polling import next_poll
+from shared.service_manager import notify
 
 logger = logging.getLogger(__name__)
 
@@ -65,17 +66,19 @@ class BrokerWatch:
             self._note(trouble_of_part)
             return None
         TROUBLE.recovered()
-        self._export("")
+        self._export("", "")
         return None
 
     def _note(self, error: BrokerUnavailable) -> BrokerUnavailable:
         TROUBLE.report(error)
-        self._export(error.reason)
+        self._export(error.reason, error.detail)
         return error
 
-    def _export(self, reason: str) -> None:
+    def _export(self, reason: str, detail: str) -> None:
         if self._reason and reason != self._reason:
             REDIS_TROUBLE.labels(self._reason).set(0)
+        if reason != self._reason:
+            notify(f"STATUS={detail or 'Redis is usable again'}")
         if reason:
             REDIS_TROUBLE.labels(reason).set(1)
         self._reason = reason

@@ -18,6 +18,7 @@ from headrace.table import table
 from shared.broker.client import connect
 from shared.broker.cluster.fitness import fitness_of
 from shared.broker.redis_address import safe_address
+from shared.broker.retention_fit import RetentionFit, read_retention_fit
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable
 
@@ -54,7 +55,7 @@ async def _rows(options: Options) -> list[Row]:
     archive = await check_archive(options.configuration.settings)
     return [
         *_file(options.configuration),
-        redis,
+        *redis,
         *archive,
         *check_hooks(options.configuration.settings),
         *await check_providers(options.configuration, asks=options.ask),
@@ -75,24 +76,31 @@ def _file(configuration: Configuration) -> Iterator[Row]:
         yield Row(NOTE, name, "", f"{detail}; {variables} have no effect" if variables else detail)
 
 
-async def _redis(options: Options) -> Row:
+async def _redis(options: Options) -> list[Row]:
     settings = options.configuration.settings
     url = settings.redis_url
     if "redis_url" not in settings.model_fields_set:
         try:
             found = data_dir.broker_url(options.data_dir)
         except DataDirError as error:
-            return Row(WRONG, "Redis", "", str(error))
+            return [Row(WRONG, "Redis", "", str(error))]
         if found is None:
             detail = "not tested: HEADRACE_REDIS_URL is not set, so headrace up starts its own"
-            return Row(NOTE, "Redis", "", detail)
+            return [Row(NOTE, "Redis", "", detail)]
         url = found
     client = connect(url)
     try:
         fitness = fitness_of(client)
         await fitness.check()
+        fit = await read_retention_fit(client, settings.retention_s)
     except BrokerUnavailable as error:
-        return Row(WRONG, "Redis", "", error.detail)
+        return [Row(WRONG, "Redis", "", error.detail)]
     finally:
         await client.aclose()
-    return Row(OK, "Redis", "", "; ".join((safe_address(url), *fitness.warnings)))
+    return [Row(OK, "Redis", "", "; ".join((safe_address(url), *fitness.warnings))), _memory(fit)]
+
+
+def _memory(fit: RetentionFit | None) -> Row:
+    if fit is None:
+        return Row(NOTE, "memory", "", "no limit; set maxmemory of Redis below the machine's memory")
+    return Row(NOTE, "memory", "", f"{fit}: {fit.advice}") if fit.is_small else Row(OK, "memory", "", str(fit))

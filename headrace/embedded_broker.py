@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -26,6 +26,7 @@ OLDEST_VERSION = (7, 0)
 LONGEST_SOCKET_PATH = 100
 START_TIMEOUT_S = 20.0
 LOAD_TIMEOUT_S = 600.0
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 class BrokerError(Exception):
@@ -131,6 +132,7 @@ def _options(data_dir: Path, socket: Path) -> Iterator[str]:
         "aof-use-rdb-preamble": "no",
         "save": "",
         "hz": "5",  # its own background tasks: a third of what an idle server costs
+        "maxmemory": str(_memory_limit()),
         "maxmemory-policy": "noeviction",
         # Without it, SIGTERM is refused while the first append-only file is being written.
         "shutdown-on-sigterm": "force",
@@ -139,6 +141,18 @@ def _options(data_dir: Path, socket: Path) -> Iterator[str]:
     for name, value in options.items():
         yield f"--{name}"
         yield value
+
+
+def _memory_limit() -> int:
+    """Return half of the memory of this machine or container, so that answers cannot take all of it; 0 (no limit) if
+    it is unknown."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (OSError, ValueError):
+        return 0
+    with suppress(OSError, ValueError):  # there is none, or it is "max"
+        total = min(total, int(_CONTAINER_LIMIT.read_text()))
+    return max(0, total // 2)
 
 
 @contextmanager

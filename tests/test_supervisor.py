@@ -62,6 +62,7 @@ async def test_the_broker_keeps_everything_and_evicts_nothing(tmp_path: Path) ->
         assert config["hz"] == "5"
         assert config["save"] == ""
         assert config["maxmemory-policy"] == "noeviction"
+        assert 0 < int(config["maxmemory"]) <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2
         assert config["port"] == "0"
         assert config["dir"] == str(tmp_path / "data")
         assert broker.redis_url == f"unix://{tmp_path}/data/redis.sock"

@@ -18,6 +18,7 @@ from shared.broker.data_version import describe_refusal, read_version
 from shared.broker.examination import Server, examine
 from shared.broker.keys import DATA_VERSION
 from shared.broker.redis_address import safe_address
+from shared.broker.retention_fit import read_retention_fit
 from shared.broker.tls_diagnosis import diagnose
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerFull, BrokerUnavailable
@@ -64,6 +65,7 @@ async def examine_system(configuration: Configuration, directory: Path) -> Syste
 
 async def _with_redis(client: Client, configuration: Configuration) -> System:
     findings = await _redis(client)
+    findings += await _retention(client, configuration.settings.retention_s)
     version = await _data_version(client)
     findings.append(version)
     if version.state == WRONG:  # its data may have another form
@@ -122,6 +124,15 @@ def _memory(server: Server, name: str) -> Finding:
         advice = "the oldest answers are dropped; raise maxmemory or shorten HEADRACE_RETENTION_S"
         return note("redis_memory", name, f"{seen}: {advice}")
     return ok("redis_memory", name, seen)
+
+
+async def _retention(client: Client, retention_s: float) -> list[Finding]:
+    fit = await read_retention_fit(client, retention_s)
+    if fit is None:
+        return []  # redis_memory says that there is no limit
+    if fit.is_small:
+        return [note("redis_retention", "Redis", f"{fit}: {fit.advice}")]
+    return [ok("redis_retention", "Redis", str(fit))]
 
 
 def _persistence(server: Server, name: str) -> Finding:

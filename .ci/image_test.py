@@ -50,15 +50,21 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="headrace-image-") as folder:
             config = build(Path(folder))
             run(config, Path(folder))
-        _call(*_BUILDAH, "rmi", _IMAGE, _BASE)
     except ImageError as error:
         print(f"image-test: {error}", file=sys.stderr)
         return 1
     except Impossible as error:
         print(f"image-test: NOT TRIED: {error}", file=sys.stderr)
         return 3
+    finally:
+        _remove_images()
     print(f"image-test: the image answers, {time.monotonic() - began:.0f} s")
     return 0
+
+
+def _remove_images() -> None:
+    if shutil.which("buildah"):  # after a failure there may be one of them, or none
+        subprocess.run([*_BUILDAH, "rmi", "--force", _IMAGE, _BASE], capture_output=True, check=False)
 
 
 def _check_machine() -> None:
@@ -115,18 +121,9 @@ def _wheels() -> Path:
         # pip compares these with its own Python; one file more than needed does no harm.
         text.write_text(re.sub(r" ; python_full_version < '[^']+'", "", (_ROOT / lock).read_text()))
         _call(
-            *(
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--dest",
-                str(folder),
-            ),
-            *("--python-version", _PYTHON, "--only-binary", ":all:", "--no-deps", "--require-hashes"),
-            *("-r", str(text)),
+            *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+            *("--dest", str(folder), "--python-version", _PYTHON, "--only-binary", ":all:"),
+            *("--no-deps", "--require-hashes", "-r", str(text)),
             *(word for platform in platforms for word in ("--platform", platform)),
         )
     return folder

@@ -289,6 +289,20 @@ def test_every_overlay_is_rendered_and_adds_one_thing() -> None:
     assert {name for name, objects in found.items() if base - objects == redis} == {"external-redis", "redis-cluster"}
 
 
+def test_the_documented_kustomization_is_rendered_with_its_image(tmp_path: Path) -> None:
+    documented = (REPOSITORY / "docs" / "deploy.md").read_text()
+    (text,) = re.findall(r"```yaml\n(apiVersion: kustomize.*?)```", documented, re.DOTALL)
+    shutil.copytree(KUBERNETES, tmp_path / "deploy" / "k8s")
+    own = tmp_path / "my-headrace"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(text)
+    rendered = rendered_objects(own)
+    assert {"Ingress headrace", "ScaledObject headrace-worker"} <= rendered.keys()
+    for name in ("headrace-gateway", "headrace-worker"):
+        (container,) = rendered[f"Deployment {name}"]["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "registry.example.com/headrace:0.3.0"
+
+
 # --- time to leave
 
 

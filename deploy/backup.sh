@@ -2,7 +2,7 @@
 # Writes a copy of Redis' append-only file to standard output, as a tar, while the server runs (docs/deploy.md). Knows
 # the data directory of `headrace up`, whose secret it adds, and that of a Redis or Valkey 7 or newer.
 #
-#   sh deploy/backup.sh DIRECTORY > backup.tar
+#   (umask 077 && sh deploy/backup.sh DIRECTORY > backup.tar)    # it has all answers, and the secret
 #
 # Restore: unpack the tar into a new, empty directory, and start the server on that.
 #

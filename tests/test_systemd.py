@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,7 @@ async def test_gateway_and_worker_notify_systemd(tmp_path: Path) -> None:
     try:
         await worker.start({}, settings)
         await worker.has_sent("READY=1")
-        await worker.heard(lambda states: any(f"STATUS=Redis at 127.0.0.1:{broker.port}" in each for each in states))
+        await worker.heard(lambda states: any(f"STATUS=Redis at {broker.url}" in each for each in states))
         await broker.start()
         await worker.has_sent("STATUS=Redis is usable again")
         await gateway.start({}, settings)
@@ -118,6 +119,16 @@ async def test_a_process_with_a_hanging_event_loop_gives_no_sign_of_life(tmp_pat
         assert 1 <= before.count("WATCHDOG=1") <= 2
     finally:
         service.close()
+
+
+def test_an_abstract_address_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"headrace-{os.getpid()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}")
+        notify("READY=1", "STATUS=all well")
+        manager.settimeout(10)
+        assert manager.recv(100) == b"READY=1\nSTATUS=all well"
 
 
 def test_a_service_manager_that_is_gone_disturbs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,17 @@ answer unchanged. Notes are always filtered.
 import json
 import re
 import sys
+from typing import Final
 
 from headrace_client import Event, Json, Refusal, Reset, Token, ToolCall, Waiting
 from shared.printable import REPLACEMENT, one_line, printable
+
+
+_NO_WORKER: Final = "no worker is running"
+_REASONS: Final = {
+    "model": "waiting for the model",
+    "worker_lost": "its worker was lost; another one takes the answer over",
+}
 
 
 class AnswerPrinter:
@@ -25,6 +33,7 @@ class AnswerPrinter:
         self._has_shown = False
         self._text = ""  # the last piece, to see if the cursor is at the start of a line
         self._refusal = ""
+        self._reason = ""  # of the silence before
         self._is_terminal = sys.stdout.isatty()
 
     def take(self, event: Event) -> None:
@@ -54,15 +63,12 @@ class AnswerPrinter:
         self._text = self._refusal = ""
 
     def _wait(self, waiting: Waiting) -> None:
-        """Tell a person at a terminal why nothing comes."""
-        if not sys.stderr.isatty():
-            return
-        if waiting.state == "worker_lost":
-            note(("\n" if self._text else "") + "[its worker was lost; another one takes the answer over]")
-        elif waiting.state == "queued" and waiting.workers == 0:
-            note("[no worker is running]")
-        elif waiting.state == "model":
-            note("[waiting for the model]")
+        """Tell a person at a terminal why nothing comes, once for each reason."""
+        is_unserved = waiting.state == "queued" and waiting.workers == 0
+        reason = _NO_WORKER if is_unserved else _REASONS.get(waiting.state, "")
+        if reason and reason != self._reason and sys.stderr.isatty():
+            note(("\n" if self._text else "") + f"[{reason}]")
+        self._reason = reason
 
     def _restart(self) -> None:
         if self._has_shown:

@@ -12,7 +12,7 @@ from shared.hooks import AnswerContext
 from shared.protocol.events import PartialUsage, Usage
 from shared.provider_fields import loggable
 from shared.schemas import ChatRequest, StoredRequest
-from workers.jobs.answer_filter import AnswerFilter, filter_of
+from workers.jobs.answer_filter import AnswerFilter, filter_of, hook_failed
 from workers.jobs.answer_so_far import AnswerSoFar
 from workers.jobs.continuations import join
 from workers.jobs.run import Run, logger, target_of
@@ -129,8 +129,10 @@ class AnswerReader:
 
     def _filter_of(self, call: Call, run: Run) -> AnswerFilter | None:
         """Return the filter of a call's answer, if a hook watches it. Raises :class:`GenerationError`."""
-        if run.hooks is None or not isinstance(call.request, StoredRequest):
+        if run.hooks is None:
             return None
+        if not isinstance(call.request, StoredRequest):
+            raise hook_failed()  # nothing passes unwatched
         context = AnswerContext(
             run.stream_id,
             run.fields["principal"].decode(),

@@ -12,7 +12,6 @@ from typing import Final
 from headrace_client import Event, Json, Refusal, Reset, Token, ToolCall, Waiting
 from shared.printable import REPLACEMENT, one_line, printable
 
-
 _NO_WORKER: Final = "no worker is running"
 _REASONS: Final = {
     "model": "waiting for the model",

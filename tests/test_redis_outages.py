@@ -30,8 +30,8 @@ async def start_streams(system: System, *, delay_s: float = 0.03) -> list[tuple[
 async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame]]]) -> None:
     """Check that each reader got the text of one call, every token once under one epoch, and one ending."""
     numbers = set()
-    for connection, seen in live:
-        received = seen + await connection.rest()
+    everything = [(connection, seen + await connection.rest()) for connection, seen in live]
+    for connection, received in everything:
         assert "worker_lost" not in {frame.data["state"] for frame in received if frame.event == "waiting"}
         frames = [frame for frame in received if frame.event != "waiting"]
         assert not any(frame.data.get("reset") for frame in frames)

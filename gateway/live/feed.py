@@ -28,8 +28,7 @@ MAX_EVENTS_PER_READ: Final = 256
 
 
 _EMPTY: Final = Batch((), START)
-#: Nearly every stream is taken for some milliseconds, and after an outage of Redis every lease seems to have ended,
-#: until the workers have renewed them.
+#: Nearly every stream is taken for some milliseconds, and has no worker until the next sweep if its own has died.
 _BRIEF: Final = frozenset({Awaited.TAKEN, Awaited.WORKER_LOST})
 #: An entry as XREAD returns it: id, [field, value].
 Entry = tuple[bytes, list[bytes]]

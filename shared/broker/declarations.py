@@ -184,7 +184,7 @@ TAKE_SLOT: Final = Script(
 ACKNOWLEDGE: Final = Script(
     "acknowledge",
     keys=STREAM_KEYS[:4],
-    args=("gateway", "reader_lease_ms", "epoch", "seq", "window"),
+    args=("gateway", "reader_lease_ms", "epoch", "seq", "window", "worker_lease_ms"),
     most_streams=256,
 )
 CANCEL: Final = Script("cancel", args=("reason",))

@@ -400,6 +400,7 @@ class StreamScripts:
             epoch=lead.epoch,
             seq=lead.seq,
             window=self._window,
+            worker_lease_ms=self._lease_ms,
         )
 
     def cancel(self, stream_id: str, reason: str) -> Call[Refused]:

@@ -104,7 +104,8 @@ async def test_an_epoch_never_repeats(
     "pulse", [None, {"at": 0}, {"trouble": 1}, {"run_id": "another"}], ids=["none", "stopped", "trouble", "replaced"]
 )
 async def test_no_stream_is_taken_over_after_an_outage(client: Client, pulse: dict[str, int | str] | None) -> None:
-    """Every holder gets one more lease; a stream that was never held, or was handed over, can be claimed."""
+    """Every holder gets one more lease; a stream that was never held, or was handed over, can be claimed. Meanwhile
+    no reader is told that the worker is lost."""
     stream = await Stream(client).create()
     waiting = await Stream(client, key=False).create()
     holder = await stream.claim()
@@ -113,6 +114,9 @@ async def test_no_stream_is_taken_over_after_an_outage(client: Client, pulse: di
         await be_well(stream, **{name: now_ms() if value == 1 else value for name, value in pulse.items()})
     assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
     assert (await stream.state())["epoch"] == str(holder.epoch)
+    position = await stream.acknowledge()
+    assert position is not None
+    assert position.awaited == ""
     await waiting.claim()
     await run_script(client, SCRIPTS.release(holder))
     assert isinstance(await run_script(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
@@ -123,6 +127,9 @@ async def test_the_grace_after_an_outage_is_one_lease(client: Client) -> None:
     await stream.claim()
     await stream.set(lease_until=0)
     await be_well(stream, trouble=now_ms() - LEASE_MS - 1000)
+    position = await stream.acknowledge()
+    assert position is not None
+    assert position.awaited == "worker_lost"
     assert isinstance(await run_script(client, SCRIPTS.claim(stream.id, "w2.x")), Claimed)
 
 

@@ -2,22 +2,23 @@
 -- Records a gateway's readers of some streams of one route: the reader lease, and the cursor of the leading one.
 -- KEYS: 1 state, 2 log, 3 tail, 4 readers (of each stream)
 -- ARGV: 1 gateway ('' for a poll of the JSON status), 2 reader_lease_ms (0: the last reader has left),
---       3 epoch, 4 seq (of the leading cursor), 5 window (in events) (all this of each stream)
+--       3 epoch, 4 seq (of the leading cursor), 5 window (in events), 6 worker_lease_ms (all this of each stream)
 -- Status: unchanged
 -- Replies for each stream {status, epoch of the last event in the log, events in the log, what comes before the next
 -- event (`queued`, `taken`, `model` or `worker_lost`; '' if nothing is known)}, or {} if there is no state.
 
--- `called` is the last epoch whose worker called a provider and heard nothing. Workers of 0.2 do not write it.
-local function awaited(s)
+-- `called` is the last epoch whose worker called a provider and heard nothing. Workers of 0.2 do not write it. After an
+-- outage a worker may be about to renew a lease that has ended meanwhile; claim.lua leaves it as much time.
+local function awaited(s, lease_ms)
   if s.status == 'queued' or s.handed_over then return 'queued' end
-  if not held(s) then return 'worker_lost' end
+  if not held(s) then return is_recovering(lease_ms, true) and '' or 'worker_lost' end
   if s.epoch == s.log_epoch then return '' end
   return s.called == s.epoch and 'model' or 'taken'
 end
 
 local function acknowledge(i, at)
   choose_stream(i, i + 3)
-  local gateway, reader_lease_ms, epoch, seq, window = unpack(ARGV, at, at + 4)
+  local gateway, reader_lease_ms, epoch, seq, window, worker_lease_ms = unpack(ARGV, at, at + 5)
   local s = load('status', 'holder', 'log_epoch', 'lineage', 'lead', 'full', 'gateways', 'chunks', 'lease_until', 'epoch', 'called',
     'handed_over')
   if not s.status then return {} end
@@ -52,10 +53,10 @@ local function acknowledge(i, at)
     redis.call('HDEL', STATE, 'full')
     notify_holder(s, 'room')
   end
-  return {s.status, last_epoch, n, awaited(s)}
+  return {s.status, last_epoch, n, awaited(s, tonumber(worker_lease_ms))}
 end
 
 need_whole_slot()
 local replies = {}
-for i = 1, #KEYS / 4 do replies[i] = reply_of(acknowledge, 4 * i - 3, 5 * i - 4) end
+for i = 1, #KEYS / 4 do replies[i] = reply_of(acknowledge, 4 * i - 3, 6 * i - 5) end
 return replies

@@ -22,11 +22,11 @@ from release_files import (
     SIGNERS,
     SUMS,
     FileError,
-    build_image,
     check_key,
     digest,
     sign_sums,
     write_bill_of_materials,
+    write_image,
     write_sums,
 )
 from release_trial import TrialError, try_server
@@ -45,7 +45,7 @@ _PACKAGES = {
     "headrace-*.cdx.json": "bill of materials of the server (CycloneDX), with the hashes of all dependencies",
     "headrace-*.oci.tar": "the image of gateways and workers",
 }
-#: Base of the image, unless RELEASE_BASE names another one.
+#: Base of the image, unless RELEASE_BASE names another one, or is "debian" or "none" (see `write_image`).
 _BASE = re.compile(r"^PYTHON_IMAGE=(\S+)$", re.MULTILINE)
 
 
@@ -95,7 +95,7 @@ def _add_files(version: str, tools: Path) -> str:
     """Try the server, add bill of materials and image, and return the paragraph about the image."""
     try_server(next(_DIST.glob("headrace-[0-9]*.whl")), tools / "pipx", version)
     write_bill_of_materials(_DIST / f"headrace-{version}.cdx.json", tools / "cyclonedx-py")
-    return build_image(_DIST / f"headrace-{version}.oci.tar", _base())
+    return write_image(_DIST / f"headrace-{version}.oci.tar", version, _base())
 
 
 def _base() -> str:

@@ -2,9 +2,13 @@
 
 import hashlib
 import os
-import shutil
 import subprocess
+import sys
+import tempfile
 from pathlib import Path
+
+from image_build import BUILDAH, DEBIAN, ImageError, Impossible, build_image, call, remove_images
+from image_trial import check_machine, try_image
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: Public keys that may sign a release, one a line: `release@headrace ssh-ed25519 AAAA…`.
@@ -24,19 +28,30 @@ def write_bill_of_materials(path: Path, cyclonedx: Path) -> None:
     _run(*command, "--output-reproducible", "--validate", "--output-file", path)
 
 
-def build_image(path: Path, base: str) -> str:
-    """Build the image into an OCI archive, and return the paragraph for the notes. Without buildah or root, or on the
-    base "none", there is no image. Raises :class:`FileError` if the build fails."""
-    if base == "none" or shutil.which("buildah") is None or os.geteuid():
-        return "This release has no image: it needs buildah, root and a base. Build it with deploy/Dockerfile."
-    tag = f"headrace-release:{os.getpid()}"
-    command = ["buildah", "build", "--isolation", "chroot", "--format", "oci", "--file", "deploy/Dockerfile"]
-    command += ["--timestamp", os.environ.get("SOURCE_DATE_EPOCH", "0"), "--build-arg", f"PYTHON_IMAGE={base}"]
+def write_image(path: Path, version: str, base: str) -> str:
+    """Build the image into an OCI archive, run it from there, and return the paragraph for the notes. ``base``: an
+    image; "debian" for one of Debian's packages, made here; "none" for no image, as on a machine that cannot try it.
+    Raises :class:`FileError` if the build fails, or the image does not work."""
+    none = "This release has no image. Build it with deploy/Dockerfile."
+    if base == "none":
+        return none
+    built, loaded = "localhost/headrace-release", f"localhost/headrace:{version}"
     try:
-        _run(*command, "--tag", tag, ".")
-        _run("buildah", "push", tag, f"oci-archive:{path}:headrace")
+        check_machine()
+        with tempfile.TemporaryDirectory(prefix="headrace-image-") as folder:
+            source, date = DEBIAN if base == "debian" else base, os.environ.get("SOURCE_DATE_EPOCH", "0")
+            build_image(built, source, Path(folder), date)
+            call(*BUILDAH, "push", "--quiet", built, f"oci-archive:{path}:{loaded}")
+            remove_images(built)
+            call(*BUILDAH, "pull", "--quiet", f"oci-archive:{path}")
+            try_image(loaded, Path(folder))
+    except Impossible as error:
+        print(f"release: NO IMAGE: {error}", file=sys.stderr)
+        return f"{none} Reason: {error}"
+    except ImageError as error:
+        raise FileError(f"image: {error}") from error
     finally:
-        subprocess.run(["buildah", "rmi", tag], capture_output=True, check=False)
+        remove_images(built, loaded, *([DEBIAN] if base == "debian" else []))
     return (
         f"`{path.name}` is an OCI archive of the image, on the base `{base}`. `podman load -i {path.name}` loads it."
     )

@@ -224,3 +224,24 @@ def needs_hatchling() -> None:
         if os.environ.get("CI"):
             pytest.fail("hatchling is needed")
         pytest.skip("needs hatchling (requirements-build.lock)")
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.skipif(
+    "HEADRACE_NIGHTLY" not in os.environ, reason="HEADRACE_NIGHTLY=1 makes it: builds the image, as root"
+)
+def test_a_signed_release_has_an_image_that_answers(checkout: Path, tmp_path: Path) -> None:
+    needs_hatchling()
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / "image").symlink_to(REPOSITORY / ".venv" / "image")  # the downloaded packages
+    (REPOSITORY / ".venv" / "image").mkdir(exist_ok=True)
+    key = make_key(tmp_path)
+    with (checkout / "release-signers").open("a") as signers:
+        signers.write(f"release@headrace {' '.join(key.with_suffix('.pub').read_text().split()[:2])}\n")
+    released = release(checkout, (report(SOUND), ""), RELEASE_KEY=str(key), RELEASE_BASE="debian")
+    assert released.returncode == 0, released.stderr
+    notes = (checkout / "dist" / "RELEASE_NOTES.md").read_text()
+    name = f"headrace-{VERSION}.oci.tar"
+    assert f"`{name}` is an OCI archive of the image, on the base `debian`." in notes
+    assert name in (checkout / "dist" / "SHA256SUMS").read_text()
+    assert verifies(checkout, notes)

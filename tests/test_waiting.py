@@ -13,6 +13,8 @@ import openai
 import pytest
 import pytest_asyncio
 
+from tests.conformance.node import Node
+from tests.conformance.outcome import Ask, Outcome
 from tests.fakes import Answer
 from tests.sse_client import Frame
 from tests.system import System
@@ -175,6 +177,33 @@ async def test_both_sdks_raise_an_error_after_an_early_status(slow_system: Syste
         with pytest.raises(anthropic.APIError):
             async for _ in events:
                 pass
+
+
+async def test_the_clients_of_node_take_an_early_status(slow_system: System) -> None:
+    """With OpenAI's, Anthropic's and Vercel's packages: an answer is whole, and a failure is an error, not an end."""
+    clients = {
+        "openai-chat": "openai",
+        "openai-responses": "openai",
+        "anthropic": "anthropic",
+        "ai-chat": "openai",
+        "ai-openai-chat": "openai",
+        "ai-openai-responses": "openai",
+    }
+    slow_system.fake.play("late", Answer(first_delay_s=3 * EARLY_S))
+    slow_system.fake.play("broken-late", Answer(first_delay_s=3 * EARLY_S, deltas=(), end="error_in_band"))
+    async with asyncio.timeout(60), Node() as node:
+
+        async def outcome_of(client: str, provider: str, model: str) -> Outcome:
+            outcome = Outcome()
+            ask = Ask(base=slow_system.url, model=f"{provider}/{model}", key=f"{client} {model}")
+            await node.run(client, ask, outcome, lambda: None)
+            return outcome
+
+        for model in ("late", "broken-late"):
+            outcomes = await asyncio.gather(*(outcome_of(*client, model) for client in clients.items()))
+            for client, outcome in zip(clients, outcomes, strict=True):
+                expected = ("Hello, world.", False) if model == "late" else ("", True)
+                assert (outcome.text, outcome.error is not None) == expected, client
 
 
 async def test_an_answer_as_json_keeps_its_status(slow_system: System) -> None:

@@ -2,7 +2,7 @@
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import requeue
-from shared.broker.desk_replies import Created, Full, Parked, Requeued, Taken
+from shared.broker.desk_replies import Created, Full, Held, Parked, Requeued, Taken
 from shared.broker.desk_requests import Place
 from shared.broker.keys import QUEUE, TURNS, WAITING, provider_limit_keys, stream_of_job
 from shared.broker.overview import read_overview
@@ -85,6 +85,16 @@ async def test_a_batch_stream_that_the_desk_lost_is_a_batch_stream_again(client:
     await client.delete(*names)
     assert await requeue(client, SCRIPTS, stream.id)
     interactive = await created(client)
+    assert await order(client) == [interactive.id, stream.id]
+
+
+async def test_a_batch_stream_that_the_desk_lost_while_it_ran_is_one_again(client: Client) -> None:
+    stream = await Stream(client, key=False).create(**BATCH)
+    holder = await stream.claim()
+    await client.delete(*[name async for name in client.scan_iter("hr:{desk}:*")])
+    assert (await stream.renew(holder))[1] is Held.OK
+    interactive = await created(client)
+    assert await run_script(client, SCRIPTS.desk.leave(stream.id, holder.token, "", requeue=True))
     assert await order(client) == [interactive.id, stream.id]
 
 

@@ -175,7 +175,7 @@ class _Parts:
             hangup.reload_with(reload.on_hangup)
         models = Models(client, current)
         acceptance = Acceptance(client)
-        backlog = Backlog(client, settings.queue_timeout_s)
+        backlog = Backlog(client, settings.queue_timeout_s, lambda: scripts.target_limits)
         storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
         dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)
         self.authenticator = Authenticator(settings, client)
@@ -199,7 +199,7 @@ class _Parts:
             live_grants=live_grants,
             link_revocations=link_revocations,
             backlog=backlog,
-            overview=ExpiringCache(lambda _: read_overview(client), fresh_s=_OVERVIEW_FRESH_S),
+            overview=ExpiringCache(lambda _: read_overview(client, scripts.target_limits), fresh_s=_OVERVIEW_FRESH_S),
             archive=archive,
             usage=UsageOfAllTimes(desk_usage, _usage_in(archive), settings.usage_days),
             cost_today=ExpiringCache(lambda _: cost_today(desk_usage), fresh_s=_COST_FRESH_S),

@@ -11,8 +11,10 @@ import typer
 
 from headrace.api_keys import HERE, DataDir, with_redis
 from headrace.table import table
-from shared.broker.audit_log import MOST_ENTRIES, Outcome, RecordedAct, read_acts
+from shared.broker.audit_follower import Follower
+from shared.broker.audit_log import MOST_ENTRIES, RecordedAct, read_acts
 from shared.broker.client import Client
+from shared.errors import BrokerUnavailable
 from shared.printable import escaped_json
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -54,18 +56,19 @@ def audit(
 
 
 async def _follow(client: Client, since_ms: int, *, as_json: bool) -> None:
-    """Run until cancelled: print each act once it has its outcome, or has had time for it."""
-    printed = set[str]()
+    """Run until cancelled: print each act once it has its outcome, or has had time for it. While Redis is
+    unavailable, nothing is lost: the log is read on from the last entry."""
+    follower, is_away = Follower(client, since_ms, outcome_within_s=_OUTCOME_WITHIN_S), False
+    _print(await follower.poll(), as_json=as_json)  # a wrong address ends the command
     while True:
-        acts = await read_acts(client, most=MOST_ENTRIES, since_ms=since_ms)
-        over = time.time() - _OUTCOME_WITHIN_S
-        waiting = [act for act in acts if act.outcome is Outcome.UNKNOWN and act.at.timestamp() > over]
-        ended = [act for act in reversed(acts) if act.id not in printed and act not in waiting]
-        _print(ended, as_json=as_json)
-        if acts:
-            since_ms = round(min(act.at for act in (waiting or acts[:1])).timestamp() * 1000)
-        printed = {act.id for act in acts if act not in waiting}
         await asyncio.sleep(_FOLLOW_EVERY_S)
+        try:
+            _print(await follower.poll(), as_json=as_json)
+            is_away = False
+        except BrokerUnavailable as error:
+            if not is_away:
+                typer.echo(f"{error.detail}; still trying", err=True)
+            is_away = True
 
 
 def _print(acts: list[RecordedAct], *, as_json: bool) -> None:

@@ -15,17 +15,16 @@ without arguments::
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar, Final, Literal, Protocol, runtime_checkable
 
 from shared.errors import GenerationError, RequestError
+from shared.hook_texts import mapped, texts_in
 from shared.schemas.chat import ChatRequest, StoredRequest
 
 TextKind = Literal["text", "reasoning", "refusal"]
-#: Members of a message whose texts are names or encoded data, not words.
-_NO_WORDS: Final = frozenset({"role", "type", "id", "tool_call_id", "name", "url", "file_data", "file_url", "detail"})
 #: Fields of a request whose texts the provider gets.
 _WITH_TEXTS: Final = ("messages", "tools", "response_format")
-_OPAQUE: Final = frozenset({"extra", "cache_control"})
 
 
 class RequestRefused(RequestError):
@@ -136,31 +135,36 @@ class HooksLike(Protocol):
 
 
 def texts_of(request: ChatRequest) -> Iterator[str]:
-    """Yield every text of the messages, tools and response format, and those of the original that only its own
-    provider gets."""
+    """Yield every text that a provider gets for its model: of the messages, tools, response format and provider
+    options, and those of the original that only its own provider gets. Not: names of tools and of participants."""
     seen = set[str]()
     original = request.original if isinstance(request, StoredRequest) else None
     parts: list[Any] = [_dumped(each) for name in _WITH_TEXTS for each in _members(request, name)]
-    for text in _texts([*parts, *([original.body] if original is not None else [])]):
+    texts = texts_in([*parts, *([original.body] if original is not None else [])])
+    for text in chain(texts, texts_in(request.provider_options, is_free=True)):
         if text not in seen:
             seen.add(text)
             yield text
 
 
 def with_texts(request: ChatRequest, change: Callable[[str], str]) -> ChatRequest | None:
-    """Return the request with ``change`` applied to every text of its messages, arguments of tool calls, tools and
-    response format; None if that changes nothing, also in the client's original."""
+    """Return the request with ``change`` applied to every text of :func:`texts_of`, also within arguments of tool
+    calls, but for the names in schemas; None if that changes nothing, also in the client's original. A message's data
+    for its provider is left out rather than changed, since it may be signed."""
     update: dict[str, Any] = {}
     for name in _WITH_TEXTS:
         members = _members(request, name)
         before = [_dumped(each) for each in members]
-        if (changed := _mapped(before, change)) != before:
+        if (changed := mapped(before, change)) != before:
             made = [type(member).model_validate(each) for member, each in zip(members, changed, strict=True)]
             update[name] = made if isinstance(getattr(request, name), list) else made[0]
+    options = mapped(request.provider_options, change, is_free=True)
+    if options != request.provider_options:
+        update["provider_options"] = options
     if update:
         return request.model_copy(update=update)
     original = request.original if isinstance(request, StoredRequest) else None
-    if original is None or all(change(text) == text for text in _texts(original.body)):
+    if original is None or all(change(text) == text for text in texts_in(original.body)):
         return None
     return request.model_copy(update={"original": None})
 
@@ -172,28 +176,4 @@ def _members(request: ChatRequest, name: str) -> list[Any]:
 
 
 def _dumped(model: Any) -> Any:
-    return model.model_dump(mode="json", exclude_none=True)
-
-
-def _texts(value: object, key: str = "") -> Iterator[str]:
-    match value:
-        case str() if key not in _NO_WORDS:
-            yield value
-        case dict():
-            for name, member in value.items():
-                if name not in _OPAQUE:
-                    yield from _texts(member, name)
-        case list():
-            for item in value:
-                yield from _texts(item, key)
-
-
-def _mapped(value: Any, change: Callable[[str], str], key: str = "") -> Any:
-    match value:
-        case str() if key not in _NO_WORDS:
-            return change(value)
-        case dict():
-            return {name: m if name in _OPAQUE else _mapped(m, change, name) for name, m in value.items()}
-        case list():
-            return [_mapped(item, change, key) for item in value]
-    return value
+    return model.model_dump(mode="json", exclude_none=True, by_alias=True)

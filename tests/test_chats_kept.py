@@ -1,5 +1,7 @@
 """Chats with an archive, sealed content and several owners: who may read them, and how long they go on."""
 
+import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from shared.broker.keys import tombstone_key
+from shared.broker.keys import state_key, tombstone_key
 from tests.archive_databases import SqliteFile
 from tests.archived_system import ALICE, BOB, ArchivedSystem
 from tests.credentials import bearer, token
@@ -32,9 +34,11 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Arch
         await system.stop()
 
 
-async def post(system: ArchivedSystem, chat_id: str, text: str, *, as_: dict[str, str] = ALICE) -> httpx2.Response:
+async def post(
+    system: ArchivedSystem, chat_id: str, text: str, *, as_: dict[str, str] = ALICE, model: str = "kept"
+) -> httpx2.Response:
     body: dict[str, Any] = {
-        "model": "openai/kept",
+        "model": f"openai/{model}",
         "chat_id": chat_id,
         "messages": [{"role": "user", "content": text}],
     }
@@ -150,7 +154,7 @@ async def test_each_chat_is_listed_once(system: ArchivedSystem) -> None:
 async def test_chats_belong_to_their_owner(system: ArchivedSystem) -> None:
     first = await say(system, "canary-own", "canary", is_forgotten=False)
     assert code_of(await system.get("/chats/canary-own", as_=BOB)) == (404, "chat_not_found")
-    assert (await system.get("/chats", as_=BOB)).json() == {"chats": [], "next_page": None}
+    assert (await system.get("/chats", as_=BOB)).json() == {"chats": [], "next_page": None, "unreadable": 0}
     deleted = await system.http.delete(f"{system.url}/chats/canary-own", headers=BOB)
     assert code_of(deleted) == (404, "chat_not_found")
     accepted = await post(system, "canary-own", "canary of Bob", as_=BOB)
@@ -165,6 +169,37 @@ async def test_chats_belong_to_their_owner(system: ArchivedSystem) -> None:
     only_chats = bearer(token("alice", scope="chat"))
     refused = await post(system, "canary-own", "canary", as_=only_chats)
     assert code_of(refused) == (403, "forbidden")
+
+
+async def test_a_chat_that_cannot_be_read_leaves_the_others(system: ArchivedSystem) -> None:
+    """The key of one chat in Redis is missing, and so is that of one in the archive."""
+    carol, gate = bearer(token("carol")), asyncio.Event()
+    system.fake.play("kept-open", Answer(gate=gate))
+    ids = {}
+    for name, model in (("old", "kept"), ("old-lost", "kept"), ("new", "kept-open"), ("new-lost", "kept-open")):
+        accepted = (await post(system, f"canary-{name}", "canary", model=model, as_=carol)).json()
+        ids[name] = accepted["stream_id"]
+        if model == "kept":
+            await system.forgotten(ids[name])
+    lost = b"\x01" + bytes(60)
+    async with system.broker.client() as client:
+        await client.hset(state_key(ids["new-lost"]), mapping={"chat": lost, "metadata": lost})  # type: ignore[misc]
+    await system.database.execute(
+        f"UPDATE streams SET fields = '{b64encode(lost).decode()}' WHERE stream_id = '{ids['old-lost']}'"
+    )
+    chats = (await system.get("/chats", as_=carol)).json()
+    assert [chat["chat_id"] for chat in chats["chats"]] == ["canary-new", "canary-old"]
+    assert (chats["unreadable"], chats["next_page"]) == (2, None)
+    streams = (await system.get("/chat", as_=carol)).json()["streams"]
+    readable = {each["stream_id"]: each["chat_id"] for each in streams}
+    assert {name: readable[stream_id] for name, stream_id in ids.items()} == {
+        "old": "canary-old",
+        "old-lost": None,
+        "new": "canary-new",
+        "new-lost": None,
+    }
+    assert code_of(await system.get("/chats/canary-new-lost", as_=carol)) == (503, "content_unreadable")
+    gate.set()
 
 
 async def test_nothing_of_a_chat_is_readable_in_a_sealed_redis(system: ArchivedSystem) -> None:

@@ -14,6 +14,7 @@ from tests.cli import finish, headrace
 from tests.fakes.answer import Answer, ToolCall
 from tests.openai_client import openai_client
 from tests.ports import free_port
+from tests.responses import code_of
 from tests.sse_client import error_of, text_of
 from tests.system import System, ask
 
@@ -143,6 +144,9 @@ async def test_a_check_refuses_with_its_message_in_every_api(system: System) -> 
         "message": "forbidden for anonymous",
         "retryable": False,
     }
+    hidden = ask("private", "hi", provider_options={"anthropic": {"system": "this is forbidden"}})
+    refused = await system.http.post(f"{system.url}/chat", json=hidden)
+    assert code_of(refused) == (422, "request_refused")
     message = [{"role": "user", "content": "forbidden"}]
     for path, body in (
         ("/v1/chat/completions", {"messages": message}),

@@ -187,6 +187,11 @@ MISSING_CHECKS: Final = [
     Mutation(
         "an ended stream counts its bytes", "count_stored(a, bytes, tonumber(expires))", "tostring(a)", "settle"
     ),
+    Mutation("a lost batch stream is one again", "redis.call('HSET', OF, 'turn', BATCH_TEXT)", "", "hold"),
+    Mutation(
+        "a batch stream that lost its place is one again", "if not is_batch(turn) then return", "if 1 then return"
+    ),
+    Mutation("a stream that is taken is parked no more", "redis.call('ZREM', lane_key(provider, 'parked'), ID)", ""),
     Mutation("a stream that is gone is not counted again", "if refused or left", "if left", "hold"),
     Mutation("a lost stream is counted again", "if again == '0' then", "if true then", "hold"),
     Mutation("the index has a removed stream", "redis.call('ZADD', INDEX, now + 2000, ID)\n", "", "delete"),

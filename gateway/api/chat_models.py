@@ -24,10 +24,12 @@ class ChatSummary(TypedDict):
 
 
 class ChatList(TypedDict):
-    """One page of chats. ``next_page`` goes into ``page``; null at the end."""
+    """One page of chats. ``next_page`` goes into ``page``; null at the end. ``unreadable``: number of chats that are
+    left out, because the server has no key for them."""
 
     chats: list[ChatSummary]
     next_page: str | None
+    unreadable: int
 
 
 class ChatTurn(TypedDict):

@@ -31,15 +31,16 @@ Page = Annotated[str | None, Query(max_length=64, json_schema_extra={"pattern": 
     operation_id="list_chats",
     summary="List chats",
     response_model=ChatList,
-    responses=error_responses(*CALLER, "invalid_request", "content_unreadable", "archive_unavailable"),
+    responses=error_responses(*CALLER, "invalid_request", "archive_unavailable"),
 )
 async def list_own_chats(
     gateway: Gateway, caller: Caller, limit: Annotated[int, Query(ge=1, le=100)] = 20, page: Page = None
 ) -> dict[str, Any]:
-    """List the caller's chats, the last changed first; pass ``next_page`` as ``page``."""
+    """List the caller's chats, the last changed first; pass ``next_page`` as ``page``.
+    ``unreadable`` chats are left out."""
     caller.need(Scope.READ)
     listed = await list_all_chats(gateway, caller.id, most=limit, page=_parsed(page))
-    return {"chats": listed.chats, "next_page": listed.next_page}
+    return {"chats": listed.chats, "next_page": listed.next_page, "unreadable": listed.unreadable}
 
 
 @router.get(

@@ -33,7 +33,7 @@ Text = Annotated[str | None, Query(min_length=1, max_length=_LONGEST_TEXT)]
     operation_id="list_streams",
     summary="List or search streams",
     response_model=StreamList,
-    responses=error_responses(*CALLER, "invalid_request", "content_unreadable", "archive_unavailable"),
+    responses=error_responses(*CALLER, "invalid_request", "archive_unavailable"),
 )
 async def list_streams(
     gateway: Gateway,

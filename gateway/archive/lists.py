@@ -30,16 +30,14 @@ class MergedPage:
 
 
 async def search(archive: "Archive", principal: str, filters: Filters, *, most: int, page: Position | None) -> Listed:
-    """Return archived streams that meet the conditions, the newest first. Raises :class:`ArchiveUnavailable` and
-    :class:`ContentUnreadable`."""
+    """Return archived streams that meet the conditions, the newest first. Raises :class:`ArchiveUnavailable`."""
     found = await archive.list_streams(principal, most=most + 1, before=page, filters=filters)
     streams = [_summary(each) for each in found[:most]]
     return Listed(streams, position_text(_position(found[most - 1])) if len(found) > most else None)
 
 
 async def list_all(gateway: GatewayState, principal: str, *, most: int, page: Position | None) -> MergedPage:
-    """Return all of a principal's streams, the newest first, each once. Raises :class:`BrokerUnavailable` and
-    :class:`ContentUnreadable`."""
+    """Return all of a principal's streams, the newest first, each once. Raises :class:`BrokerUnavailable`."""
     client, sealing, archive = gateway.client, gateway.scripts.sealing, gateway.archive
     if archive is None:
         return MergedPage(await list_principal_streams(client, sealing, principal, most=most, page=page))

@@ -43,7 +43,7 @@ async def find_archived_latest(gateway: GatewayState, principal: str, chat_id: s
 
 async def list_all_chats(gateway: GatewayState, principal: str, *, most: int, page: Page | None) -> ListedChats:
     """Return a principal's chats, the last changed first: those that Redis knows, and then older ones. Raises
-    :class:`BrokerUnavailable`, :class:`ArchiveUnavailable` and :class:`ContentUnreadable`."""
+    :class:`BrokerUnavailable` and :class:`ArchiveUnavailable`."""
     account, archive = account_of(principal), gateway.archive
     is_archived = page is not None and is_stream_id(page[1])
     listed = ListedChats([], None)
@@ -57,14 +57,17 @@ async def list_all_chats(gateway: GatewayState, principal: str, *, most: int, pa
     found = await archive.list_chats(principal, most=most + 1, before=at)
     ids = [chat.last.chat_id or "" for chat in found]
     in_redis = await are_listed(gateway.client, gateway.scripts.sealing, account, ids)
-    chats = listed.chats
+    chats, unreadable = listed.chats, listed.unreadable
     for chat, is_listed in zip(found[:most], in_redis, strict=False):
         if len(chats) == most:
             break
         at = chat.last.created, chat.last.stream_id
-        chats += [] if is_listed else [_summary(chat)]
+        if chat.last.chat_id is None:
+            unreadable += 1
+        elif not is_listed:
+            chats.append(_summary(chat))
     is_last = not found or at == (found[-1].last.created, found[-1].last.stream_id)
-    return ListedChats(chats, None if is_last else "{}-{}".format(*at))
+    return ListedChats(chats, None if is_last else "{}-{}".format(*at), unreadable)
 
 
 async def list_all_members(

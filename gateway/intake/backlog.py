@@ -4,13 +4,14 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway import metrics
 from shared.broker.client import Client, run_commands
-from shared.broker.keys import QUEUE, TAKEN, WAITING
+from shared.broker.keys import TAKEN, WAITING
 from shared.broker.pipeline_connection import Command
-from shared.broker.queue import COUNT_BATCH, created_s
+from shared.broker.queue import batch_and_oldest, class_commands
 from shared.errors import BrokerUnavailable, QueueFull
 from shared.polling import next_poll
 
@@ -18,8 +19,7 @@ logger = logging.getLogger(__name__)
 
 _READ_EVERY_S: Final = 1.0
 _READ: Final[list[Command]] = [
-    *(("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN), COUNT_BATCH),
-    ("ZRANGE", QUEUE, 0, 0, "WITHSCORES"),
+    *(("ZCARD", WAITING), ("ZRANGE", WAITING, 0, 0, "WITHSCORES"), ("GET", TAKEN)),
 ]
 _MEASURED_OVER_S: Final = 30
 _LONGEST_WAIT_S: Final = 60
@@ -29,13 +29,15 @@ _LONG_S: Final = 5
 
 class Backlog:
     """Statistics of the queue. ``longest_wait_s``: the queue timeout; while the queue takes longer, it counts as
-    full. ``waiting``: streams that wait, of which ``batch`` are batch streams in the queue."""
+    full. ``limited``: returns the providers with limits. ``waiting``: streams that wait, of which ``batch`` are
+    batch streams."""
 
-    def __init__(self, client: Client, longest_wait_s: float) -> None:
+    def __init__(self, client: Client, longest_wait_s: float, limited: Callable[[], Iterable[str]] = tuple) -> None:
         self.waiting = 0
         self.batch = 0
         self._client = client
         self._longest_wait_s = longest_wait_s
+        self._limited = limited
         self._oldest_s = 0.0  # wait of the longest waiting interactive stream; with batch streams, of the next one
         self._taken: deque[tuple[float, int]] = deque(maxlen=round(_MEASURED_OVER_S / _READ_EVERY_S) + 1)
 
@@ -69,7 +71,8 @@ class Backlog:
         """Run until cancelled: read the queue's statistics and export them as metrics."""
         while True:
             try:
-                self.waiting, oldest, taken, self.batch, head = await run_commands(self._client, _READ)
+                commands = [*_READ, *class_commands(self._limited())]
+                self.waiting, oldest, taken, *classes = await run_commands(self._client, commands)
             except BrokerUnavailable:
                 logger.debug("queue statistics unavailable")
                 metrics.REDIS_UP.set(0)
@@ -77,9 +80,11 @@ class Backlog:
                 metrics.REDIS_UP.set(1)
                 self._taken.append((time.monotonic(), int(taken or 0)))
                 metrics.QUEUE_DEPTH.set(self.waiting)
-                metrics.QUEUE_BATCH.set(self.batch)
                 oldest_s = max(0, time.time() - float(oldest[1]) / 1000) if oldest else 0
-                if self.batch and head and (created := created_s(float(head[1]))) is not None:
+                batch, created = batch_and_oldest(classes)
+                self.batch = min(batch, self.waiting)
+                metrics.QUEUE_BATCH.set(self.batch)
+                if self.batch and created is not None:
                     oldest_s = max(0, time.time() - created)
                 self._oldest_s = oldest_s
                 metrics.QUEUE_OLDEST.set(self._oldest_s)

@@ -97,7 +97,7 @@ class Feed:
     def rewind(self, at: EventId) -> None:
         """Discard all events and read the tail after ``at``. Readers at other cursors continue from the log."""
         self.tail_cursor = format_event_id(*at)
-        self.awaited = ""
+        self.awaited = self._last_report = ""
         self._clear(at)
         self.wake()
 

@@ -19,7 +19,7 @@ async def examine_work(client: Client, configuration: Configuration) -> list[Fin
     """Return the findings. Raises :class:`BrokerUnavailable`."""
     names = list(configuration.providers) if configuration.settings.config is not None else []
     states = await read_provider_states(client, names)
-    overview = await read_overview(client)
+    overview = await read_overview(client, states)
     findings = [each for name, state in states.items() for each in _provider(name, state)]
     if not states:
         findings.append(wrong("providers", "providers", "none on offer: no worker has published its models"))

@@ -94,9 +94,10 @@ class Archive:
 
     async def list_chats(self, principal: str, *, most: int, before: Position | None = None) -> list[ArchivedChat]:
         """Return a principal's chats, the last changed first, that come after the position ``before``: of a chat's
-        newest stream. Also raises :class:`ContentUnreadable`."""
+        newest stream. One that cannot be decrypted has no id."""
         found = await self.fetch(chats(principal, before, most))
-        return [ArchivedChat(self.rows.listed(row), row.streams, row.first) for row in found]
+        entries = zip(self._entries(found), found, strict=True)
+        return [ArchivedChat(entry, row.streams, row.first) for entry, row in entries]
 
     async def list_chat_members(
         self, principal: str, chat_id: str, *, after: Position | None, before_ms: int, most: int

@@ -17,6 +17,7 @@ from sqlalchemy import Row
 
 from shared.archive.records import ArchivedStream, ListedStream
 from shared.broker.sealing import Sealing
+from shared.errors import ContentUnreadable
 from shared.protocol.ledger import LedgerEntry
 from shared.rate_limits import account_of
 
@@ -95,8 +96,11 @@ class Rows:
 
     def listed(self, row: Row[Any]) -> ListedStream:
         """Return the entry of a list. Raises :class:`ContentUnreadable`."""
-        fields = msgspec.json.decode(self._open_text(row, "fields"), type=dict[str, str])
-        metadata = msgspec.json.decode(self._open_text(row, "metadata") or b"{}", type=dict[str, Any])
+        try:
+            fields = msgspec.json.decode(self._open_text(row, "fields"), type=dict[str, str])
+            metadata = msgspec.json.decode(self._open_text(row, "metadata") or b"{}", type=dict[str, Any])
+        except ValueError as error:  # not base64 or not JSON: damaged
+            raise ContentUnreadable from error
         opened = self.listed_unopened(row)
         return replace(opened, chat_id=fields.get(_CHAT), title=fields.get("title", ""), metadata=metadata)
 

@@ -66,7 +66,7 @@ class RecordedAct(msgspec.Struct, frozen=True):
     reason: str
 
 
-class _Entry(msgspec.Struct, frozen=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
     """Announcement of the act ``number`` (``act``), its outcome, or both."""
 
     number: str
@@ -79,7 +79,9 @@ class ActRefused(Exception):
     """An act that is not possible. The message says why; it contains no secret."""
 
 
-_decoder: Final = msgspec.json.Decoder(_Entry)
+_decoder: Final = msgspec.json.Decoder(Entry)
+#: An entry of another version, or damaged.
+_UNREADABLE: Final = Act("unreadable entry", "unknown", "unknown")
 
 
 @asynccontextmanager
@@ -88,27 +90,27 @@ async def recorded(client: Client, act: Act) -> AsyncIterator[None]:
     announcement cannot be written. An exception of the body is recorded and raised again; :class:`ActRefused` makes
     the outcome ``refused``."""
     number = secrets.token_hex(8)
-    await _append(client, _Entry(number, act))
+    await _append(client, Entry(number, act))
     try:
         yield
     except BaseException as error:
         outcome = Outcome.REFUSED if isinstance(error, ActRefused) else Outcome.FAILED
-        await _conclude(client, act, _Entry(number, outcome=outcome, reason=_reason(error)))
+        await _conclude(client, act, Entry(number, outcome=outcome, reason=_reason(error)))
         raise
-    await _conclude(client, act, _Entry(number, outcome=Outcome.DONE))
+    await _conclude(client, act, Entry(number, outcome=Outcome.DONE))
 
 
 async def record(client: Client, act: Act, problem: str) -> None:
     """Record an act that has happened, with its problem or an empty text. If Redis is unavailable, only the log line
     remains, and another one says so."""
     outcome = Outcome.REFUSED if problem else Outcome.DONE
-    await _conclude(client, act, _Entry(secrets.token_hex(8), act, outcome, one_line(problem)[:_LONGEST_TEXT]))
+    await _conclude(client, act, Entry(secrets.token_hex(8), act, outcome, one_line(problem)[:_LONGEST_TEXT]))
 
 
 async def read_acts(client: Client, *, most: int, since_ms: int = 0, before: str = "") -> list[RecordedAct]:
     """Return acts, the newest first, from ``since_ms`` on. ``before``: id of the last act of the previous page.
     Raises :class:`BrokerUnavailable`."""
-    acts, outcomes = dict[str, tuple[str, Act]](), dict[str, _Entry]()
+    acts, outcomes = dict[str, tuple[str, Act]](), dict[str, Entry]()
     async for entry_id, entry in _newest_first(client, since_ms):
         if entry.outcome is not Outcome.UNKNOWN:
             outcomes[entry.number] = entry
@@ -116,18 +118,26 @@ async def read_acts(client: Client, *, most: int, since_ms: int = 0, before: str
             acts[entry.number] = entry_id, entry.act
             if len(acts) >= most:
                 break
-    return [_joined(entry_id, act, outcomes.get(number)) for number, (entry_id, act) in acts.items()]
+    return [joined(entry_id, act, outcomes.get(number)) for number, (entry_id, act) in acts.items()]
 
 
-async def _newest_first(client: Client, since_ms: int) -> AsyncIterator[tuple[str, _Entry]]:
+async def _newest_first(client: Client, since_ms: int) -> AsyncIterator[tuple[str, Entry]]:
     last = "+"
     while True:
         (page,) = await run_commands(client, [("XREVRANGE", AUDIT, last, since_ms, "COUNT", _PAGE)])
         for entry_id, fields in page:
-            yield entry_id.decode(), _decoder.decode(fields[1])
+            yield entry_id.decode(), decode_entry(entry_id.decode(), fields[1])
         if len(page) < _PAGE:
             return
         last = f"({page[-1][0].decode()}"
+
+
+def decode_entry(entry_id: str, stored: bytes) -> Entry:
+    """Decode an entry. One that cannot be read is an act of its own: it must not hide the others."""
+    try:
+        return _decoder.decode(stored)
+    except ValueError:
+        return Entry(entry_id, _UNREADABLE)
 
 
 def is_entry_id(text: str) -> bool:
@@ -136,7 +146,7 @@ def is_entry_id(text: str) -> bool:
     return all(part.isascii() and part.isdigit() and len(part) < 16 for part in (ms, number))
 
 
-async def _append(client: Client, entry: _Entry) -> None:
+async def _append(client: Client, entry: Entry) -> None:
     call = RECORD_ACT.call(
         RECORD_ACT.named_keys(audit=AUDIT),
         bool,
@@ -147,7 +157,7 @@ async def _append(client: Client, entry: _Entry) -> None:
     await run_script(client, call)
 
 
-async def _conclude(client: Client, act: Act, entry: _Entry) -> None:
+async def _conclude(client: Client, act: Act, entry: Entry) -> None:
     """Record an outcome. The act is over, so a failure must not look like one of the act."""
     details = {**act.details, "act": entry.number}
     names = ("what", "who", "origin", "target")
@@ -166,7 +176,7 @@ def _reason(error: BaseException) -> str:
     return error.code if isinstance(error, HeadraceError) else type(error).__name__
 
 
-def _joined(entry_id: str, act: Act, outcome: _Entry | None) -> RecordedAct:
+def joined(entry_id: str, act: Act, outcome: Entry | None) -> RecordedAct:
     at = datetime.fromtimestamp(_order(entry_id)[0] / 1000, UTC)
     reason = outcome.reason if outcome else ""
     ended = outcome.outcome if outcome else Outcome.UNKNOWN

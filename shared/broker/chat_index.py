@@ -25,23 +25,28 @@ Page = tuple[int, str]
 
 @dataclass(frozen=True, slots=True)
 class ListedChats:
-    """One page of chats. ``next_page`` is its end's position; None if it is the last page."""
+    """One page of chats. ``next_page`` is its end's position; None if it is the last page. ``unreadable``: number of
+    chats before that position that are left out, since no key opens their ids."""
 
     chats: list[dict[str, Any]]
     next_page: str | None
+    unreadable: int = 0
 
 
 async def list_chats(client: Client, sealing: Sealing, account: str, *, most: int, page: Page | None) -> ListedChats:
     """List an account's chats, the last changed first, from after ``page``: (time, digest) of the last one seen.
-    Raises :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
+    Raises :class:`BrokerUnavailable`."""
     found = await _digests(client, account, most + _SPARE, page)
-    chats: list[dict[str, Any]] = []
+    chats, unreadable = list[dict[str, Any]](), 0
     for (changed, digest), summary in zip(found, await _summaries(client, sealing, account, found), strict=True):
-        if summary is not None:
+        if summary is not None and summary["chat_id"] is None:
+            unreadable += 1
+        elif summary is not None:
             chats.append(summary)
         if len(chats) == most:
-            return ListedChats(chats, f"{changed}-{digest}")
-    return ListedChats(chats, f"{found[-1][0]}-{found[-1][1]}" if len(found) >= most else None)
+            return ListedChats(chats, f"{changed}-{digest}", unreadable)
+    next_page = f"{found[-1][0]}-{found[-1][1]}" if len(found) >= most else None
+    return ListedChats(chats, next_page, unreadable)
 
 
 async def list_members(client: Client, name: ChatName, *, most: int, after: Page | None) -> list[Page]:
@@ -70,9 +75,9 @@ async def are_members(client: Client, name: ChatName, stream_ids: Sequence[str])
 
 
 async def are_listed(client: Client, sealing: Sealing, account: str, chat_ids: Sequence[str]) -> list[bool]:
-    """Return for each chat whether :func:`list_chats` lists it. Raises as that does."""
+    """Return for each chat whether :func:`list_chats` lists it. Raises :class:`BrokerUnavailable`."""
     summaries = await _summaries(client, sealing, account, [(0, chat_digest(chat_id)) for chat_id in chat_ids])
-    return [summary is not None for summary in summaries]
+    return [summary is not None and summary["chat_id"] is not None for summary in summaries]
 
 
 async def _digests(client: Client, account: str, most: int, page: Page | None) -> list[Page]:
@@ -86,7 +91,8 @@ async def _digests(client: Client, account: str, most: int, page: Page | None) -
 async def _summaries(
     client: Client, sealing: Sealing, account: str, found: Sequence[Page]
 ) -> list[dict[str, Any] | None]:
-    """Return the summary of each chat; None for those whose streams are gone."""
+    """Return the summary of each chat: None for those whose streams are gone, and without an id for those that cannot
+    be decrypted."""
     if not found:
         return []
     commands: list[Command] = []
@@ -111,7 +117,7 @@ def _summary(
     stream_id = next((each for each in chat.newest if states[each][0] is not None), None)
     if stream_id is None or (stream_id != chat.stream_id and not chat.is_pending):
         return None
-    text = sealing.texts(stream_id, _FIELDS, states[stream_id])
+    text = sealing.readable_texts(stream_id, _FIELDS, states[stream_id])
     return {
         "chat_id": text["chat"],
         "title": text["title"] or "",

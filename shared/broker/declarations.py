@@ -232,9 +232,9 @@ HOLD: Final = Script(
     ),
     args=(
         *("stream_id", "holder", "lease_ms", "account", "bytes", "expires", "stored_limit", "again", "life_ms"),
-        *("tokens", "targets", "made_from", "budgets", "lane_items", "lanes…"),
+        *("tokens", "targets", "made_from", "budgets", "batch", "lane_items", "lanes…"),
     ),
-    parts=("_many", "_desk", "_rate_limits", "_storage", "_provider_limit"),
+    parts=("_many", "_desk", "_rate_limits", "_storage", "_classes", "_provider_limit"),
     most_streams=64,
 )
 MAY_DROP: Final = Script(

@@ -197,6 +197,7 @@ class DeskScripts:
             targets=place.targets,
             made_from=place.sources,
             budgets=demand.budgets if again else "",
+            batch=int(place.is_batch),
             lane_items=len(lanes),
             lanes=lanes,
         )

@@ -5,7 +5,7 @@ the streams that are shown.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from typing import Final
@@ -16,7 +16,7 @@ from shared.broker.keys import ENDED, FAILED, WAITING, endings_key, sweep_keys
 from shared.broker.memory_stats import Memory, read_memory
 from shared.broker.pipeline_connection import Command
 from shared.broker.processes import Process, read_processes
-from shared.broker.queue import COUNT_BATCH
+from shared.broker.queue import batch_and_oldest, class_commands
 from shared.broker.shared_configuration import read
 from shared.broker.timeline import StreamTimeline, read_timeline
 
@@ -35,9 +35,9 @@ _PER_BUCKET: Final = 8
 class Overview:
     """Streams, queue and endings, for operators. ``live``: number of active streams, of which ``streams`` is a part,
     the newest first. ``waiting``: number of streams that no worker has taken yet, the first of them created at
-    ``oldest_ms``; ``waiting_batch`` are batch streams in the queue. ``minutes``: (minute since 1970, status,
-    ``tokens`` or ``failed:<reason>`` → count), the oldest first. ``open_breakers``: targets. ``configuration``: hash
-    of the newest one that a process has read; empty if unknown."""
+    ``oldest_ms``, and with batch streams among them, ``waiting_batch``, the first interactive one. ``minutes``:
+    (minute since 1970, status, ``tokens`` or ``failed:<reason>`` → count), the oldest first. ``open_breakers``:
+    targets. ``configuration``: hash of the newest one that a process has read; empty if unknown."""
 
     at_ms: int
     live: int
@@ -54,21 +54,23 @@ class Overview:
     memory: Memory
 
 
-async def read_overview(client: Client) -> Overview:
-    """Read everything in three pipelines and a few calls. Raises :class:`BrokerUnavailable`."""
+async def read_overview(client: Client, limited: Collection[str] = ()) -> Overview:
+    """Read everything in three pipelines and a few calls. ``limited``: providers with limits. Raises
+    :class:`BrokerUnavailable`."""
     at_ms = time.time_ns() // 1_000_000
     minutes = range(at_ms // 60_000 - MINUTES + 1, at_ms // 60_000 + 1)
     commands: list[Command] = [
         ("ZCARD", WAITING),
-        COUNT_BATCH,
         ("ZRANGE", WAITING, 0, _MOST_WAITING - 1, "WITHSCORES"),
         ("ZRANGE", ENDED, 0, _MOST_ENDED - 1, "REV"),
         ("ZRANGE", FAILED, 0, _MOST_ENDED - 1, "REV"),
+        *(classes := class_commands(limited)),
         *(("HGETALL", endings_key(minute)) for minute in minutes),
         *(("ZRANGE", index, 0, _PER_BUCKET - 1) for index in _INDEXES),
     ]
     replies = iter(await run_commands(client, commands))
-    waiting, batch, oldest, ended, failed = (next(replies) for _ in range(5))
+    waiting, oldest, ended, failed = (next(replies) for _ in range(4))
+    batch, interactive_s = batch_and_oldest([next(replies) for _ in classes])
     counted = [(minute, _counts(next(replies))) for minute in minutes]
     memory = await read_memory(client)
     first = dict.fromkeys(each.decode() for each in oldest[::2])
@@ -80,8 +82,8 @@ async def read_overview(client: Client) -> Overview:
         at_ms=at_ms,
         live=memory.live,
         waiting=waiting,
-        waiting_batch=batch,
-        oldest_ms=int(oldest[1]) if oldest else None,
+        waiting_batch=min(batch, waiting),
+        oldest_ms=_oldest_ms(oldest, interactive_s if batch else None),
         streams=sorted(
             (by_id[each] for each in chosen if each in by_id and by_id[each].is_active),
             key=lambda each: (-(each.at("created") or 0), each.stream_id),
@@ -94,6 +96,12 @@ async def read_overview(client: Client) -> Overview:
         configuration=newest.hash if (newest := await read(client)) is not None else "",
         open_breakers=sorted(name for name, each in (await read_breakers(client)).items() if each.open),
     )
+
+
+def _oldest_ms(oldest: list[bytes], created_s: float | None) -> int | None:
+    if not oldest:
+        return None
+    return int(oldest[1]) if created_s is None else round(created_s * 1000)
 
 
 def _round_robin(buckets: list[list[bytes]]) -> Iterator[str]:

@@ -6,7 +6,7 @@ The queue's consumer is ``workers/jobs/queue.py``; no other module imports arq.
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from arq.jobs import serialize_job
@@ -19,16 +19,23 @@ from shared.broker.pipeline_connection import Command
 JOB: Final = "generate"
 #: Turns of batch streams begin here, and a round has so many (``_classes.lua``).
 _BATCH, _ROUND = 1 << 56, 1 << 32
-#: Counts the batch streams in the queue, by their turns (``_classes.lua``).
-COUNT_BATCH: Final[Command] = ("ZCOUNT", QUEUE, _BATCH, "+inf")
 
 
-def created_s(turn: float) -> float | None:
-    """Return when the stream with this turn was created, Unix seconds: now if it is a batch stream, None if its turn
-    does not say."""
-    if turn >= _BATCH:
-        return time.time()
-    return turn % _ROUND if turn >= 0 else None
+def class_commands(limited: Iterable[str]) -> list[Command]:
+    """Return the commands that :func:`batch_and_oldest` needs: about the queue, and about those parked for each
+    provider with limits."""
+    keys = [QUEUE, *(provider_limit_keys(provider)[1] for provider in limited)]
+    return [
+        command for key in keys for command in (("ZCOUNT", key, _BATCH, "+inf"), ("ZRANGE", key, 0, 0, "WITHSCORES"))
+    ]
+
+
+def batch_and_oldest(replies: Sequence[Any]) -> tuple[int, float | None]:
+    """Return how many batch streams wait, and when the first interactive one was created, Unix seconds: now if there
+    is none, None if no turn says it. A stream that is parked for several providers counts for each."""
+    batch, heads = sum(replies[::2]), [float(head[1]) for head in replies[1::2] if head]
+    created = [time.time() if turn >= _BATCH else turn % _ROUND for turn in heads if turn >= 0]
+    return batch, min(created, default=None)
 
 
 def job_of(stream_id: str) -> bytes:

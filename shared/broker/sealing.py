@@ -85,6 +85,18 @@ class Sealing:
             for name, value in zip(names, values, strict=True)
         }
 
+    def readable_texts(
+        self, stream_id: str, names: Sequence[str], values: Sequence[bytes | None]
+    ) -> dict[str, str | None]:
+        """Return some fields of a state, opened, as a list shows them: one that cannot be opened is None, since it
+        must not take the others from their owner."""
+        texts: dict[str, str | None] = dict.fromkeys(names)
+        for name, value in zip(names, values, strict=True):
+            if value:
+                with suppress(ContentUnreadable, UnicodeDecodeError):
+                    texts[name] = self.open(stream_id, value).decode()
+        return texts
+
 
 def is_sealed(stored: bytes) -> bool:
     return stored.startswith(_MARK)

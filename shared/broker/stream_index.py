@@ -44,8 +44,8 @@ class Listed:
 async def list_principal_streams(
     client: Client, sealing: Sealing, principal: str, *, most: int, page: tuple[int, str] | None
 ) -> Listed:
-    """List a principal's streams, the newest first, from after ``page``: (time, id) of the last one seen. Raises
-    :class:`BrokerUnavailable` and :class:`ContentUnreadable`."""
+    """List a principal's streams, the newest first, from after ``page``: (time, id) of the last one seen. A
+    stream that cannot be decrypted is listed without metadata and chat. Raises :class:`BrokerUnavailable`."""
     scanned = await scan_principal_streams(client, sealing, principal, most=most, page=page)
     streams: list[dict[str, Any]] = []
     for (created, stream_id), summary in scanned.summaries.items():
@@ -85,7 +85,7 @@ async def scan_principal_streams(
     summaries = {
         (created, stream_id): None
         if state[0] is None
-        else _summary(stream_id, sealing.texts(stream_id, _FIELDS, state))
+        else _summary(stream_id, sealing.readable_texts(stream_id, _FIELDS, state))
         for (created, stream_id), state in zip(found, states, strict=True)
     }
     return Scanned(summaries, is_last=len(found) < most)

@@ -352,3 +352,15 @@ async def test_a_change_of_the_queue_position_wakes_readers() -> None:
     feed.set_queue_position(2)
     assert feed.version != version
     assert feed.join_queue(5) == 2  # the feed's own position is newer than a reader's
+
+
+async def test_a_report_before_a_jump_confirms_none_after_it() -> None:
+    """A state that passes by itself is told after two reports about the same silence."""
+    feed = Feed("s")
+    feed.rewind(EventId(1, 0))
+    feed.set_awaited("worker_lost", EventId(1, 0))
+    feed.rewind(EventId(2, 3))
+    feed.set_awaited("worker_lost", EventId(2, 3))
+    assert feed.awaited == ""
+    feed.set_awaited("worker_lost", EventId(2, 3))
+    assert feed.awaited == "worker_lost"

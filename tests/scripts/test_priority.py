@@ -2,10 +2,11 @@
 
 from shared.broker.client import Client, run_commands, run_script
 from shared.broker.creation import requeue
-from shared.broker.desk_replies import Created, Full, Parked, Requeued, Taken
+from shared.broker.desk_replies import Created, Full, Held, Parked, Requeued, Taken
 from shared.broker.desk_requests import Place
-from shared.broker.keys import QUEUE, TURNS, provider_limit_keys, stream_of_job
-from shared.broker.queue import COUNT_BATCH, queue_positions
+from shared.broker.keys import QUEUE, TURNS, WAITING, provider_limit_keys, stream_of_job
+from shared.broker.overview import read_overview
+from shared.broker.queue import batch_and_oldest, class_commands, queue_positions
 from shared.broker.scripts import StreamScripts
 from shared.rate_limits import Demand, Limits, TargetLimits
 from tests.scripts.stream import ROUTES, SCRIPTS, SETTINGS, Stream
@@ -41,7 +42,7 @@ async def test_interactive_streams_come_first_and_each_class_is_fair(client: Cli
     interactive = [await created(client, account) for account in ("a", "a", "b")]
     fair = [each.id for a, b, c in (interactive, batch) for each in (*sorted((a, c), key=_id), b)]
     assert [sorted(part) for part in _parts(await order(client))] == [sorted(part) for part in _parts(fair)]
-    assert await run_commands(client, [COUNT_BATCH]) == [3]
+    assert batch_and_oldest(await run_commands(client, class_commands([])))[0] == 3
     assert await queue_positions(client, [interactive[1].id, batch[1].id], []) == [3, 6]
 
 
@@ -84,6 +85,16 @@ async def test_a_batch_stream_that_the_desk_lost_is_a_batch_stream_again(client:
     await client.delete(*names)
     assert await requeue(client, SCRIPTS, stream.id)
     interactive = await created(client)
+    assert await order(client) == [interactive.id, stream.id]
+
+
+async def test_a_batch_stream_that_the_desk_lost_while_it_ran_is_one_again(client: Client) -> None:
+    stream = await Stream(client, key=False).create(**BATCH)
+    holder = await stream.claim()
+    await client.delete(*[name async for name in client.scan_iter("hr:{desk}:*")])
+    assert (await stream.renew(holder))[1] is Held.OK
+    interactive = await created(client)
+    assert await run_script(client, SCRIPTS.desk.leave(stream.id, holder.token, "", requeue=True))
     assert await order(client) == [interactive.id, stream.id]
 
 
@@ -131,3 +142,17 @@ async def test_gateways_without_classes_hold_nothing_up(client: Client) -> None:
     await client.hset(TURNS, account, str(round_of_batch))  # type: ignore[misc]
     interactive = await created(client, account)
     assert await order(client) == [interactive.id, batch.id]
+
+
+async def test_operators_see_no_wait_of_batch_streams(client: Client) -> None:
+    """A batch stream that waits for its provider calls for no more workers."""
+    made = StreamScripts(SETTINGS, ROUTES)
+    made.target_limits = {"a": TargetLimits(concurrent_streams=1)}
+    batch = [await created(client, lanes="a", **BATCH) for _ in range(3)]
+    assert await claim(client, made, batch[0].id, "w1.token") is not None
+    assert isinstance(await run_script(client, made.take(batch[1].id, "w1.x")), Parked)
+    await client.zadd(WAITING, {batch[1].id: 1000})
+    seen = await read_overview(client, made.target_limits)
+    assert (seen.waiting, seen.waiting_batch) == (2, 2)
+    assert seen.oldest_ms is not None
+    assert seen.at_ms - seen.oldest_ms < 60_000

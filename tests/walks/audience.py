@@ -11,11 +11,11 @@ from shared.protocol.events import Done, Start
 from shared.protocol.ids import parse_event_id
 from shared.protocol.waiting import Awaited
 from tests.walks.actors import Viewer, check_one_attempt
-from tests.walks.archive import Archived
 from tests.walks.bench import Bench
+from tests.walks.contention import Contended
 
 
-class Audience(Archived):
+class Audience(Contended):
     """``deleted``, ``dropped``: the answer was. ``is_stored``: by its provider."""
 
     def __init__(self, bench: Bench) -> None:

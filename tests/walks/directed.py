@@ -22,11 +22,13 @@ _THREE_EVENTS: Final[Steps] = [_GO_ON, _GO_ON, *_RECEIVE]
 
 
 class Directed(NamedTuple):
-    """Steps of a walk. ``is_stored``: the provider stores its answer. ``is_archived``: the archive must have it."""
+    """Steps of a walk. ``is_stored``: the provider stores its answer. ``is_archived``: the archive must have it.
+    ``is_batch``: it is a batch stream among others."""
 
     steps: Steps
     is_stored: bool = False
     is_archived: bool = False
+    is_batch: bool = False
 
 
 def _generate(deltas: int, fate: str = "answered") -> tuple[str, dict[str, Any]]:
@@ -75,6 +77,14 @@ DIRECTED: Final = {
             *[_renew(holds_late=True), *_END, _SETTLE],
         ]
     ),
+    # Redis loses a batch stream, its worker restores it and its place, and hands it over.
+    "a lost batch stream is one again": Directed(
+        [
+            *[*_THREE_EVENTS, ("empty", {}), _renew(holds_late=False), _flush(), _renew(holds_late=False)],
+            *[_renew(holds_late=False), ("leave", {"pick": 0, "how": "hand over"}), _flush(), ("leave_place", {})],
+        ],
+        is_batch=True,
+    ),
     "the index has a removed stream": Directed([*_THREE_EVENTS, *_END, _SETTLE, ("delete", {"dies": True})]),
     "an answer that is not settled is kept": Directed(
         [*_THREE_EVENTS, *_END, ("everybody_leaves", {}), ("drop_answer", {"dies": True})]
@@ -113,7 +123,12 @@ DIRECTED: Final = {
 async def walk_directed(bench: Bench, directed: Directed) -> None:
     """Take the steps; raises an error if a rule is broken."""
     one = Walk(bench)
-    async with one.begun(is_stored=directed.is_stored, is_archived=directed.is_archived):
+    async with one.begun(
+        is_stored=directed.is_stored,
+        is_archived=directed.is_archived,
+        is_contended=directed.is_batch,
+        is_batch=directed.is_batch,
+    ):
         for name, arguments in directed.steps:
             await one.do(name, **arguments)
         await one.come_to_rest()

@@ -1,6 +1,7 @@
 """Runs walks by seed, and reduces one that breaks a rule to the moves that matter."""
 
 import random
+from contextlib import AbstractAsyncContextManager
 
 from tests.walks.bench import (
     STEPS,
@@ -16,7 +17,7 @@ async def walk(bench: Bench, seed: int) -> tuple[Steps, Exception | None]:
     steps: Steps = []
     one = Walk(bench)
     try:
-        async with one.begun(*beginning(seed), is_stored=seed % 5 < 2, is_archived=seed % 4 < 2):
+        async with begun(one, seed):
             while len(steps) < STEPS and not (steps and one.is_over):
                 able = {name: move for name, move in MOVES.items() if move.may(one)}
                 (name,) = dice.choices(list(able), [move.weight for move in able.values()])
@@ -32,10 +33,20 @@ def beginning(seed: int) -> tuple[str, str]:
     return ("continue", "cancel")[seed % 2], ("restart", "restart", "fail")[seed % 3]
 
 
+def begun(one: Walk, seed: int) -> AbstractAsyncContextManager[None]:
+    return one.begun(
+        *beginning(seed),
+        is_stored=seed % 5 < 2,
+        is_archived=seed % 4 < 2,
+        is_contended=seed % 7 < 2,
+        is_batch=seed % 7 == 1,
+    )
+
+
 async def walk_again(bench: Bench, seed: int, steps: Steps) -> Exception | None:
     one = Walk(bench)
     try:
-        async with one.begun(*beginning(seed), is_stored=seed % 5 < 2, is_archived=seed % 4 < 2):
+        async with begun(one, seed):
             for name, arguments in steps:
                 if MOVES[name].may(one):
                     await one.do(name, **arguments)

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.dialects.native import Native
 from shared.broker.client import run_script
 from shared.broker.creation import NewStream, create
-from shared.broker.desk_replies import Taken
+from shared.broker.desk_replies import Parked, Taken
 from shared.broker.ending import Outcome, end_claimed, holder_of
 from shared.broker.log import read_stored_log
 from shared.broker.removal import delete_stream, drop_answer
@@ -48,7 +48,7 @@ from tests.walks.moves import MOVES, move
 from workers.jobs.claims import take
 from workers.jobs.stored_answers import end_of_log, readable_lineage
 from workers.providers.base import ReasoningDelta, TextDelta
-from workers.writing.phases import StopReason
+from workers.writing.phases import Ended, StopReason
 from workers.writing.writer import StreamWriter
 
 
@@ -74,6 +74,7 @@ class Walk(Audience):
         async for gateway, message in self.bench.delivered():
             self.hubs[gateway].put(message)
         await self._check_redis()
+        await self._check_class()
 
     async def _settle(self) -> None:
         for _ in range(4):
@@ -88,6 +89,8 @@ class Walk(Audience):
             if worker.job is not None and worker.job.done():
                 if worker.writer is not None and (settlement := worker.writer.settlement) is not None:
                     self.unsettled.append((settlement, worker.writer.place.lanes))
+                if self.is_contended and worker.writer is not None and worker.job.result() is Ended.HANDED_OVER:
+                    self.handed_over.append(worker.writer)
                 worker.be_done()
 
     # --- the walk begins
@@ -100,9 +103,12 @@ class Walk(Audience):
         *,
         is_stored: bool = False,
         is_archived: bool = False,
+        is_contended: bool = False,
+        is_batch: bool = False,
     ) -> AsyncIterator[None]:
         """Create the stream. ``is_stored``: the provider stores its answers."""
         self.is_stored, self.is_archived = is_stored, is_archived
+        self.is_contended, self.is_batch = is_contended, is_batch
         fields: dict[str, str | bytes | int] = {
             "principal": "p",
             "provider": LANES[0],
@@ -116,6 +122,7 @@ class Walk(Audience):
             "idempotency": DIGEST,
             "expected_tokens": DEMAND.tokens,
             **({"archive": "1"} if is_archived else {}),
+            **self.fields_of_class,
         }
         await self.client.flushall()
         await create(self.client, self.scripts, NewStream(self.stream_id, fields, "ff", DIGEST, DEMAND))
@@ -172,7 +179,10 @@ class Walk(Audience):
             await self._pulse()
         await self._set_clock()
         token = f"{worker.name}{ROUTE}.{next(self.names):x}"
+        await self._leave_queue()
         taken = await take(self.client, self.scripts, self.stream_id, token)
+        if isinstance(taken, Parked):
+            return
         claimed = await self._faulty(self.scripts.claim(self.stream_id, token), None, fate)
         if not isinstance(claimed, Claimed):
             return
@@ -532,6 +542,7 @@ class Walk(Audience):
         await self._settle()
 
     async def come_to_rest(self) -> None:
+        await self._end_another()
         while self.delayed:
             await self.do("arrive", pick=0)
         while self.renewed:

@@ -29,7 +29,8 @@ class HeldPlace:
         reservations = parse_reservations(self._text("budgets")) if is_lost else ()
         demand = Demand(self._text("account"), limits, int(self._text("expected_tokens") or 0), reservations)
         targets = self._text("lanes") or self._text("provider")
-        place = Place(self._holder.stream_id, demand, renewed.size, targets, self._text("sources"))
+        is_batch = self._text("priority") == "batch"
+        place = Place(self._holder.stream_id, demand, renewed.size, targets, self._text("sources"), is_batch)
         holding = Holding(place, self._holder.token, renewed.expires, self.lanes, is_lost)
         return scripts.desk.hold(holding)
 

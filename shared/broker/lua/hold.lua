@@ -7,14 +7,15 @@
 --       7 stored_limit (of the account; 0: none), 8 again (1: count a stream that the desk has lost; 2: its account has
 --       limits; 0: no), 9 life_ms (after which its account forgets it), 10 tokens, 11 targets, 12 made_from (as for
 --       `admit`; of a stream that is counted again), 13 budgets (reserved, as in _desk.lua; the desk has lost what they
---       had reserved, and only charges what the stream uses), 14 lane_items (number of items in lanes),
---       15 lanes… (in the order of the keys) (all this of each stream)
+--       had reserved, and only charges what the stream uses), 14 batch (1: its class, see _classes.lua),
+--       15 lane_items (number of items in lanes), 16 lanes… (in the order of the keys) (all this of each stream)
 -- Replies for each {'OK'}, {'FAR'} (the account is far above its limit, and the stream has to stop), {'UNKNOWN'} (the
 -- desk does not have it), {'OTHER'} (another holds it, or it is gone), or {'LANES', lanes} (see lanes_lacking).
 
 -- Counts a stream that the desk has lost.
-local function count_again(a, account, is_limited, life_ms, tokens, targets, made_from, expires, lanes, budgets)
+local function count_again(a, account, is_limited, life_ms, tokens, targets, made_from, expires, lanes, budgets, batch)
   redis.call('HSET', OF, 'account', account, 'tokens', tokens, 'targets', targets, 'sources', made_from, 'again', 1)
+  if batch == '1' then redis.call('HSET', OF, 'turn', BATCH_TEXT) end
   if #lanes > 0 then redis.call('HSET', OF, 'lane', table.concat(lanes, '\n')) end
   local day = math.floor(now / 86400000)
   if budgets ~= '' then redis.call('HSET', OF, 'budgets', string.gsub(budgets, '%S+', '%0:' .. day) .. '') end
@@ -28,8 +29,8 @@ end
 
 local function hold(i, at)
   local stream_id, holder, lease_ms, account, bytes, expires, stored_limit, again, life_ms, tokens, targets, made_from,
-    budgets, lane_items = unpack(ARGV, at, at + 13)
-  local lanes = {unpack(ARGV, at + 14, at + 13 + lane_items)}
+    budgets, batch, lane_items = unpack(ARGV, at, at + 14)
+  local lanes = {unpack(ARGV, at + 15, at + 14 + lane_items)}
   local of, above_limit, streams, stored, kept, sources, waiting, waiting_accounts = unpack(KEYS, i, i + 7)
   local a = {above_limit = above_limit, streams = streams, stored = stored, kept = kept, sources = sources}
   OF, ID, expires = of, stream_id, tonumber(expires)
@@ -39,7 +40,7 @@ local function hold(i, at)
   if refused or left == holder or (current and current ~= holder and tonumber(until_ms) > now) then return {'OTHER'} end
   if not known then
     if again == '0' then return {'UNKNOWN'} end
-    count_again(a, account, again == '2', tonumber(life_ms), tokens, targets, made_from, expires, lanes, budgets)
+    count_again(a, account, again == '2', tonumber(life_ms), tokens, targets, made_from, expires, lanes, budgets, batch)
   end
   local lacking = lanes_lacking()
   if lacking then return {'LANES', lacking} end
@@ -57,6 +58,6 @@ need_whole_slot()
 local replies, i, at = {}, 1, 1
 while i <= #KEYS do
   replies[#replies + 1] = reply_of(hold, i, at)
-  i, at = i + 8 + 4 * ARGV[at + 13], at + 14 + ARGV[at + 13]
+  i, at = i + 8 + 4 * ARGV[at + 14], at + 15 + ARGV[at + 14]
 end
 return replies

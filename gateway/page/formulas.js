@@ -1,0 +1,63 @@
+// Formulas as MathML, which needs no fonts of ours and no styles in the markup. The renderer of TeX is loaded with the
+// first formula. Until then, and for TeX that it does not know, the source is shown.
+
+import { later } from "./later.js";
+
+const LONGEST = 4000; // characters
+const DEEPEST = 16; // groups in groups; layout takes time that grows with the square of the depth, or faster
+const MOST_KEPT = 500;
+
+/** Rendered formulas by class and source; null: the source is shown. A streaming paragraph is drawn again and again. */
+const rendered = new Map();
+let renderer = null;
+
+/** Replaces the source of each formula in `root`, now if it was rendered before, else soon; then calls `onShown`. */
+export function showFormulas(root, onShown) {
+  for (const place of root.querySelectorAll(".formula")) {
+    const known = rendered.get(keyOf(place));
+    if (known) place.replaceChildren(known.cloneNode(true));
+    else if (known === undefined) renderLater(place, onShown);
+  }
+}
+
+const keyOf = (place) => `${place.className} ${place.textContent}`;
+
+async function renderLater(place, onShown) {
+  const key = keyOf(place);
+  if (!isAcceptable(place.textContent)) return;
+  renderer ??= load();
+  const render = await renderer;
+  if (!render) return;
+  later(() => {
+    if (!rendered.has(key)) keep(key, render(place.textContent, place.classList.contains("display")));
+    const made = rendered.get(key);
+    if (!made || !place.isConnected) return;
+    place.replaceChildren(made.cloneNode(true));
+    onShown();
+  });
+}
+
+function isAcceptable(text) {
+  let [depth, deepest] = [0, 0];
+  for (const char of text) {
+    if (char === "{") deepest = Math.max(deepest, (depth += 1));
+    else if (char === "}") depth -= 1;
+  }
+  return text.length <= LONGEST && deepest <= DEEPEST;
+}
+
+function keep(key, made) {
+  if (rendered.size >= MOST_KEPT) rendered.delete(rendered.keys().next().value);
+  rendered.set(key, made);
+}
+
+/** Loads the renderer; without it, formulas remain source until the next one is met. */
+async function load() {
+  try {
+    const { render } = await import("./formula_renderer.js");
+    return render;
+  } catch {
+    renderer = null;
+    return null;
+  }
+}

@@ -6,6 +6,7 @@
 import { element } from "./dom.js";
 
 const OPTIONS = { throwOnError: true, trust: false, maxExpand: 200, maxSize: [20, 200] };
+const DEEPEST = 40; // elements in elements; Chromium's layout of some hundred ends its process
 const DELIMITERS = /^(?:\$\$|\\\[|\\\(|\$)|(?:\$\$|\\\]|\\\)|\$)$/g;
 const ALLOWED = {
   ALLOWED_TAGS: (
@@ -60,8 +61,17 @@ export function render(source, isDisplay) {
   const holder = element("span");
   try {
     window.temml.render(source.replace(DELIMITERS, ""), holder, { ...OPTIONS, displayMode: isDisplay });
-    return purify.sanitize(holder, ALLOWED).firstElementChild;
+    return isDeep(holder) ? null : purify.sanitize(holder, ALLOWED).firstElementChild;
   } catch {
     return null; // the source stays
   }
+}
+
+function isDeep(root) {
+  let level = [root];
+  for (let depth = 0; level.length > 0; depth += 1) {
+    if (depth > DEEPEST) return true;
+    level = level.flatMap(({ children }) => [...children]);
+  }
+  return false;
 }

@@ -3,8 +3,7 @@
 
 import { later } from "./later.js";
 
-const LONGEST = 4000; // characters
-const DEEPEST = 16; // groups in groups; layout takes time that grows with the square of the depth, or faster
+const LONGEST = 2000; // characters
 const MOST_KEPT = 500;
 
 /** Rendered formulas by class and source; null: the source is shown. A streaming paragraph is drawn again and again. */
@@ -24,7 +23,7 @@ const keyOf = (place) => `${place.className} ${place.textContent}`;
 
 async function renderLater(place, onShown) {
   const key = keyOf(place);
-  if (!isAcceptable(place.textContent)) return;
+  if (place.textContent.length > LONGEST) return;
   renderer ??= load();
   const render = await renderer;
   if (!render) return;
@@ -35,15 +34,6 @@ async function renderLater(place, onShown) {
     place.replaceChildren(made.cloneNode(true));
     onShown();
   });
-}
-
-function isAcceptable(text) {
-  let [depth, deepest] = [0, 0];
-  for (const char of text) {
-    if (char === "{") deepest = Math.max(deepest, (depth += 1));
-    else if (char === "}") depth -= 1;
-  }
-  return text.length <= LONGEST && deepest <= DEEPEST;
 }
 
 function keep(key, made) {

@@ -2,8 +2,10 @@
 // some texts; one that takes too long is ended. Only lengths and kinds come back, never text or HTML, so highlighting
 // can change nothing but the colours.
 
-const LONGEST = 200_000; // characters; a longer block stays without colours
-const MOST_RUNS = 30_000;
+import { element } from "./dom.js";
+
+const LONGEST = 120_000; // characters; a longer block stays without colours
+const MOST_RUNS = 30_000; // pieces of one colour; each is an element of the page
 const PATIENCE_MS = 5000;
 /** Names that the library knows. Blocks in other languages do not load it. */
 const LANGUAGES = new Set(
@@ -20,6 +22,7 @@ export const KINDS = "plain keyword string comment number title attribute type m
 
 const waiting = []; // {code, language}
 let worker = null;
+let isReady = false; // the worker has loaded the library
 let current = null;
 let timer = 0;
 
@@ -40,23 +43,29 @@ function next() {
   current.text = current.code.textContent;
   worker ??= startWorker();
   worker.postMessage({ text: current.text, language: current.language });
-  timer = setTimeout(giveUp, PATIENCE_MS);
+  if (isReady) timer = setTimeout(giveUp, PATIENCE_MS);
 }
 
 function startWorker() {
   const made = new Worker("/page/highlight_worker.js", { type: "module" });
+  isReady = false;
   made.addEventListener("message", ({ data }) => {
     if (made !== worker) return;
-    paint(current, data);
-    next();
+    if (data === "ready") {
+      isReady = true;
+      timer = setTimeout(giveUp, PATIENCE_MS);
+    } else {
+      paint(current, data);
+      next();
+    }
   });
-  made.addEventListener("error", giveUp);
+  made.addEventListener("error", () => made === worker && giveUp());
   return made;
 }
 
 /** Leaves the current block without colours. */
 function giveUp() {
-  worker?.terminate();
+  worker.terminate();
   worker = null;
   next();
 }
@@ -69,16 +78,7 @@ function paint({ code, text }, runs) {
   for (let index = 0; index < runs.length; index += 2) {
     const piece = text.slice(at, (at += runs[index]));
     const kind = KINDS[runs[index + 1]];
-    if (!kind || kind === "plain") painted.append(piece);
-    else painted.append(spanOf(kind, piece));
+    painted.append(kind === "plain" ? piece : element("span", kind, piece));
   }
-  painted.append(text.slice(at));
   code.replaceChildren(painted);
-}
-
-function spanOf(kind, text) {
-  const made = document.createElement("span");
-  made.className = kind;
-  made.append(text);
-  return made;
 }

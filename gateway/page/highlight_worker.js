@@ -46,3 +46,5 @@ function addRun(runs, length, kind) {
 addEventListener("message", ({ data: { text, language } }) => {
   postMessage(runsOf(hljs.highlight(text, { language, ignoreIllegals: true }).value));
 });
+
+postMessage("ready");

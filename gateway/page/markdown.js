@@ -44,14 +44,15 @@ const ALLOWED = {
   RETURN_DOM_FRAGMENT: true,
 };
 
-const BLOCKS = new Set("P LI UL OL H1 H2 H3 H4 H5 H6 BLOCKQUOTE TD TH".split(" "));
+/** Blocks with a direction of their own, from their first letter. Those in lists and quotes take it from these. */
+const BLOCKS = new Set("P UL OL H1 H2 H3 H4 H5 H6 BLOCKQUOTE TD TH".split(" "));
 const LANGUAGE = /^language-[\w#+.-]{1,30}$/;
 
 purify.addHook("afterSanitizeAttributes", (node) => {
   // The only classes are the language of a code block and the mark of a formula, as the renderers write them.
   const isMarked = node.tagName === "CODE" ? LANGUAGE.test(node.className) : FORMULA.has(node.className);
   if (!isMarked) node.removeAttribute("class");
-  if (BLOCKS.has(node.tagName)) node.setAttribute("dir", "auto");
+  if (BLOCKS.has(node.tagName) && !node.parentNode?.closest?.("li, blockquote")) node.setAttribute("dir", "auto");
   // Headings of an answer are below the one that says whose words follow, which has level 3.
   const heading = /^H([1-6])$/.exec(node.tagName);
   if (heading) node.setAttribute("aria-level", Math.min(6, Number(heading[1]) + 3));

@@ -16,6 +16,8 @@ const OPERATOR = /[=<>≤≥≠≈+*/−-]/;
 /** A word of a language, which a formula has only in a command of TeX. */
 const WORD = /\p{L}{3}|(?:^|\s)\p{Ll}{2,}\s|[€£¥]|\*\*/u;
 
+/** What is between two prices, as in $5, 6$. */
+const isAmount = (text) => /^\d/.test(text) && !TEX.test(text) && /[,;:.!?]\s/.test(text);
 const isProse = (text) => !TEX.test(text) && WORD.test(text);
 
 /** Display formula at the beginning of a line. Without its end, it is all of the text, as the end may still come. */
@@ -62,7 +64,7 @@ function inlineAt(source, before) {
 function isInline(tex, marks, before) {
   if (marks === "$$" || marks === "\\[") return isDisplay(tex, marks);
   if (marks === "\\(") return Boolean(tex.trim()) && !isProse(tex);
-  return !/[\w$\\]/.test(before) && tex.trim() === tex && !isProse(tex);
+  return !/[\w$\\]/.test(before) && tex.trim() === tex && !isProse(tex) && !isAmount(tex);
 }
 
 /** Extension of the Markdown parser. `render` turns a token into HTML. */

@@ -9,8 +9,8 @@ export function frameCode(block, isFinal) {
   if (block.closest(".code")) return;
   const frame = element("div", "code");
   const bar = element("div", "bar");
-  const code = block.querySelector("code");
-  const language = code?.className.replace("language-", "") ?? "";
+  const code = block.querySelector("code") ?? block;
+  const language = block.dataset.language ?? /^language-(.+)/.exec(code.className)?.[1] ?? "";
   bar.append(element("span", "", language));
   block.replaceWith(frame);
   frame.append(bar, block);
@@ -19,5 +19,5 @@ export function frameCode(block, isFinal) {
   const copy = smallButton("Copy");
   copyOnClick(copy, block);
   bar.append(copy);
-  if (code) highlight(code, language);
+  highlight(code, language);
 }

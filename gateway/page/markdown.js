@@ -71,6 +71,7 @@ export function toFragment(blocks, isFinal) {
   const made = purify.sanitize(withFormulas.parser(blocks), ALLOWED);
   for (const block of made.querySelectorAll("pre")) frameCode(block, isFinal);
   for (const table of made.querySelectorAll("table")) frameTable(table);
+  for (const formula of made.querySelectorAll(".formula.display")) formula.tabIndex = 0; // scrolled by keyboard
   return made;
 }
 

@@ -38,7 +38,8 @@ const regions = "[role=status], [role=alert], [role=log], [aria-live]";
 new MutationObserver((changes) => {
   for (const { target } of changes) {
     const region = (target.closest ? target : target.parentElement)?.closest(regions);
-    if (region && region.getAttribute("aria-live") !== "off") window.said.push(region.textContent.trim());
+    const isLive = region?.checkVisibility() && region.getAttribute("aria-live") !== "off";
+    if (isLive) window.said.push(region.textContent.trim());
   }
 }).observe(document.body, { childList: true, subtree: true, characterData: true });
 """
@@ -123,6 +124,6 @@ async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page
     system.fake.play("long", Answer(deltas=["word " * 400]))
     await page.ask("More", model="openai/long")
     assert await page.until_state(*ENDED) == "done"
-    end = (await page.script("return window.said"))[-1]
+    end = [each for each in await page.script("return window.said") if "word" in each][-1]
     assert end.startswith("Answer complete. It begins: word word")
     assert len(end) < 700

@@ -128,7 +128,7 @@ async def test_formulas_are_drawn_and_prices_are_not(watched: Page, system: Syst
     await page.ask("Formulas", model="openai/formulas")
     assert await page.until_state(*ENDED) == "done"
     await page.until(lambda: are_drawn(page))
-    assert len(await page.script(_FORMULAS)) == 17
+    assert len(await page.script(_FORMULAS)) == 19
     blocks = "return Array.from(document.querySelectorAll('[data-testid=answer] > :not(.tail), .tail > *'), "
     undrawn = await page.script(
         f"{blocks} (block) => !block.matches(':has(math)') && block.textContent).filter(Boolean)"
@@ -136,7 +136,7 @@ async def test_formulas_are_drawn_and_prices_are_not(watched: Page, system: Syst
     assert undrawn == []
     await page.reload()  # the whole answer at once
     await page.until(lambda: are_drawn(page))
-    assert len(await page.script(_FORMULAS)) == 17
+    assert len(await page.script(_FORMULAS)) == 19
 
 
 async def are_drawn(page: Page) -> bool:

@@ -8,17 +8,17 @@ const LONGEST = 120_000; // characters; a longer block stays without colours
 const MOST_RUNS = 30_000; // pieces of one colour; each is an element of the page
 const PATIENCE_MS = 5000;
 /** Names that the library knows. Blocks in other languages do not load it. */
-const LANGUAGES = new Set(
+export const LANGUAGES = new Set(
   (
     "bash c c# c++ cc cjs console cpp cs csharp css cts cxx diff go golang gql graphql h h++ hh hpp html hxx ini " +
     "ipython java javascript js json json5 jsonc jsp jsx kotlin kt kts less lua mak make makefile markdown " +
-    "md mjs mk mm mts obj-c objc objective-c objectivec patch perl php pl plist pm podspec py pycon python python-repl " +
+    "md mjs mk mm mts obj-c objc objectivec patch perl php pl plist pm podspec py pycon python python-repl " +
     "r rb rs rss ruby rust scss sh shell shellsession sql svg swift toml ts tsx typescript vb vbnet wasm xhtml xml yaml " +
     "yml zsh"
   ).split(" "),
 );
 /** Classes of the kinds; the worker sends their positions. */
-export const KINDS = "plain keyword string comment number title attribute type meta added removed".split(" ");
+const KINDS = "plain keyword string comment number title attribute type meta added removed".split(" ");
 
 const waiting = []; // {code, language}
 let worker = null;

@@ -30,6 +30,12 @@ _FORMULAS = """
 return Array.from(document.querySelectorAll("[data-testid=answer] .formula"), (place) =>
   [place.querySelector("math") ? "math" : "source", place.textContent]);
 """
+_UNKNOWN_LANGUAGES = """
+const done = arguments[0];
+const modules = [import("/page/vendor/highlight.min.js"), import("/page/highlight.js")];
+Promise.all(modules).then(([{ default: hljs }, { LANGUAGES }]) =>
+  done([...LANGUAGES].filter((name) => !hljs.getLanguage(name))));
+"""
 PYTHON = 'def f(x: int) -> str:  # "<b>"\n    return "</code><script>alert(1)</script>" * 2\n'
 
 
@@ -76,6 +82,7 @@ async def test_code_gets_colours_once_it_is_complete(watched: Page, system: Syst
     assert blocks[1]["tags"] == ["SPAN"]
     assert blocks[0]["kinds"] == []
     assert await page.script(_LOADED) == ["highlight_worker.js"]
+    assert await asyncio.to_thread(page.driver.execute_async_script, _UNKNOWN_LANGUAGES) == []
 
 
 async def test_a_block_on_which_the_library_hangs_delays_no_other(watched: Page, system: System) -> None:

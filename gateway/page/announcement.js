@@ -9,16 +9,18 @@ export function describeEnd({ state, answer }) {
   const text = spokenText(answer.body);
   if (!text) return `${ending}.`;
   if (text.length <= LONGEST) return `${ending}: ${text}`;
-  return `${ending}. It begins: ${text.slice(0, text.lastIndexOf(" ", LONGEST))} … The rest is under the last heading "Answer".`;
+  const beginning = text.slice(0, text.lastIndexOf(" ", LONGEST));
+  return `${ending}. It begins: ${beginning} … The rest is under the last heading "Answer".`;
 }
 
-/** The text of an answer as it is shown, with a mention instead of each block of code. */
+/** The text of an answer, with a mention instead of each block of code, and the TeX of formulas. */
 function spokenText(body) {
   const copy = body.cloneNode(true);
   for (const block of copy.querySelectorAll(".code")) {
     const language = block.querySelector(".bar span").textContent;
     block.replaceWith(` (code${language ? ` in ${language}` : ""}) `);
   }
+  for (const formula of copy.querySelectorAll(".formula[data-source]")) formula.replaceWith(formula.dataset.source);
   for (const block of copy.querySelectorAll("p, li, tr, h1, h2, h3, h4, h5, h6, summary")) block.append("\n");
   for (const cell of copy.querySelectorAll("td, th")) cell.append(" ");
   return copy.textContent.replace(/\s+/g, " ").trim();

@@ -14,12 +14,18 @@ let renderer = null;
 export function showFormulas(root, onShown) {
   for (const place of root.querySelectorAll(".formula")) {
     const known = rendered.get(keyOf(place));
-    if (known) place.replaceChildren(known.cloneNode(true));
+    if (known) draw(place, known);
     else if (known === undefined) renderLater(place, onShown);
   }
 }
 
 const keyOf = (place) => `${place.className} ${place.textContent}`;
+
+/** Shows MathML in place of the source, which is kept for announcements. */
+function draw(place, made) {
+  place.dataset.source = place.textContent;
+  place.replaceChildren(made.cloneNode(true));
+}
 
 async function renderLater(place, onShown) {
   const key = keyOf(place);
@@ -31,7 +37,7 @@ async function renderLater(place, onShown) {
     if (!rendered.has(key)) keep(key, render(place.textContent, place.classList.contains("display")));
     const made = rendered.get(key);
     if (!made || !place.isConnected) return;
-    place.replaceChildren(made.cloneNode(true));
+    draw(place, made);
     onShown();
   });
 }

@@ -1,6 +1,7 @@
 """Code has colours and formulas are drawn, each loaded on demand, under the strict Content-Security-Policy."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -30,6 +31,12 @@ _FORMULAS = """
 return Array.from(document.querySelectorAll("[data-testid=answer] .formula"), (place) =>
   [place.querySelector("math") ? "math" : "source", place.textContent]);
 """
+_UNDRAWN = """
+const answer = document.querySelector("[data-testid=answer]");
+const blocks = [...answer.children, ...answer.querySelector(".tail").children];
+return blocks.filter((block) => block.className !== "tail" && !block.querySelector("math"))
+  .map((block) => block.textContent);
+"""
 _UNKNOWN_LANGUAGES = """
 const done = arguments[0];
 const modules = [import("/page/vendor/highlight.min.js"), import("/page/highlight.js")];
@@ -40,7 +47,7 @@ PYTHON = 'def f(x: int) -> str:  # "<b>"\n    return "</code><script>alert(1)</s
 
 
 @pytest.fixture
-async def watched(page: Page) -> Page:
+async def watched(page: Page) -> AsyncIterator[Page]:
     """The page, with a list of the violations of its policy."""
     source = {"source": LISTENER}
     added = await asyncio.to_thread(page.driver.execute_cdp_cmd, "Page.addScriptToEvaluateOnNewDocument", source)
@@ -136,10 +143,7 @@ async def test_formulas_are_drawn_and_prices_are_not(watched: Page, system: Syst
     assert await page.until_state(*ENDED) == "done"
     await page.until(lambda: are_drawn(page))
     assert len(await page.script(_FORMULAS)) == 19
-    blocks = "return Array.from(document.querySelectorAll('[data-testid=answer] > :not(.tail), .tail > *'), "
-    undrawn = await page.script(
-        f"{blocks} (block) => !block.matches(':has(math)') && block.textContent).filter(Boolean)"
-    )
+    undrawn = await page.script(_UNDRAWN)
     assert undrawn == []
     await page.reload()  # the whole answer at once
     await page.until(lambda: are_drawn(page))
@@ -165,4 +169,4 @@ async def test_a_formula_that_is_refused_shows_its_source(watched: Page, system:
 
 async def is_last_drawn(page: Page) -> bool:
     shown = await page.script(_FORMULAS)
-    return bool(shown) and shown[-1][0] == "math"
+    return bool(shown and shown[-1][0] == "math")

@@ -33,7 +33,7 @@ const conversation = new Conversation(byId("messages"), {
   state: show,
   counted: () => connection.count(),
   retry,
-  ended: announceEnd,
+  ended: (turn, done) => announceEnd(turn, done),
   rendered: () => scroller.follow(),
 });
 

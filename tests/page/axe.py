@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from selenium.webdriver import Chrome
 
+from tests.page.chat_page import Page
 from tests.system import REPOSITORY
 
 _AXE = REPOSITORY / "clients" / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
@@ -32,12 +33,13 @@ def need_axe() -> None:
     pytest.skip("no axe-core; make .venv/installed-node")
 
 
-async def violations(driver: Chrome, state: str) -> dict[str, Any]:
-    """Return axe's violations in light and dark, on a desktop and on a phone. ``state`` names the screenshots."""
-    return await asyncio.to_thread(_violations, driver, state)
+async def violations(page: Page, state: str | None = None) -> dict[str, Any]:
+    """Return axe's violations in light and dark, on a desktop and on a phone. ``state`` names the screenshots; without
+    it there are none."""
+    return await asyncio.to_thread(_violations, page.driver, state)
 
 
-def _violations(driver: Chrome, state: str) -> dict[str, Any]:
+def _violations(driver: Chrome, state: str | None) -> dict[str, Any]:
     found = {}
     if not driver.execute_script("return Boolean(window.axe)"):
         driver.execute_script(_AXE.read_text())
@@ -46,8 +48,8 @@ def _violations(driver: Chrome, state: str) -> dict[str, Any]:
             show_as(driver, scheme, *size)
             result = driver.execute_async_script(_RUN)
             if result:
-                found[f"{state}, {scheme}, {device}"] = result
-            if _SCREENSHOTS:
+                found[f"{scheme}, {device}"] = result
+            if _SCREENSHOTS and state:
                 image = base64.b64decode(driver.get_screenshot_as_base64())
                 (Path(_SCREENSHOTS) / f"{state}-{scheme}-{device}.png".replace(" ", "-")).write_bytes(image)
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

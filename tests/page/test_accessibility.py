@@ -48,15 +48,14 @@ _TOOL = ToolCall("c1", "get_weather", ('{"city": "Bern"}',))
 
 async def test_no_state_of_the_page_has_a_violation(page: Page, system: System) -> None:
     need_axe()
-    driver = page.driver
-    assert await violations(driver, "empty") == {}
+    assert await violations(page, "empty") == {}, "empty"
     gate = asyncio.Event()
     held = Answer(deltas=[_RICH, "The end."], reasoning=["Hm."], gate=gate, gate_after=1)
     system.fake.play("held", held)
     await page.ask("First", model="openai/held")
     assert await page.until_state("waiting") == "waiting"  # 3 s without an event
     assert await page.script(_FLOWING) == []
-    assert await violations(driver, "waiting") == {}
+    assert await violations(page, "waiting") == {}, "waiting"
     await asyncio.to_thread(lambda: page.element("prompt").send_keys("Next", Keys.ENTER))
     assert "press Esc" in await page.script("return document.getElementById('keys').textContent")
     gate.set()
@@ -64,23 +63,23 @@ async def test_no_state_of_the_page_has_a_violation(page: Page, system: System) 
     assert await page.script("return document.querySelector('.bar').textContent") == "pythonCopy"
     await page.until(lambda: has(page, "pre .keyword"))
     await page.until(lambda: has(page, ".formula math"))
-    assert await violations(driver, "done") == {}
+    assert await violations(page, "done") == {}, "done"
 
     system.fake.play("tool", Answer(tools=(_TOOL,)))
     await page.script("document.getElementById('prompt').value = ''")
     await page.ask("Second", model="openai/tool")
     assert await page.until_state(*ENDED) == "done"
-    assert await violations(driver, "tool call") == {}
+    assert await violations(page, "tool call") == {}, "tool call"
 
     system.fake.play("refusing", Answer(refusal=["I cannot help with that."]))
     await page.ask("Third", model="openai/refusing")
     assert await page.until_state(*ENDED) == "done"
-    assert await violations(driver, "refusal") == {}
+    assert await violations(page, "refusal") == {}, "refusal"
 
     system.fake.play("busy", Answer(status=429))
     await page.ask("Fourth", model="openai/busy")
     assert await page.until_state(*ENDED) == "error"
-    assert await violations(driver, "error") == {}
+    assert await violations(page, "error") == {}, "error"
 
 
 async def test_the_answer_is_scrolled_and_stopped_by_keyboard(page: Page, system: System) -> None:

@@ -43,7 +43,7 @@ class Visit:
         await asyncio.to_thread(lambda: self.page.element(test_id).send_keys(*keys))
 
     async def is_accessible(self, state: str) -> None:
-        assert await violations(self.driver, state) == {}
+        assert await violations(self.page, state) == {}, state
 
 
 @pytest.mark.timeout(400)

@@ -34,8 +34,8 @@ def need_axe() -> None:
 
 
 async def violations(page: Page, state: str | None = None) -> dict[str, Any]:
-    """Return axe's violations in light and dark, on a desktop and on a phone. ``state`` names the screenshots; without
-    it there are none."""
+    """Return axe's violations in light and dark, on a desktop and on a phone. ``state`` names the screenshots;
+    without it there are none."""
     return await asyncio.to_thread(_violations, page.driver, state)
 
 

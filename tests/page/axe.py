@@ -24,13 +24,13 @@ _SCREENSHOTS = os.environ.get("SCREENSHOTS")
 SIZES = {"desktop": (1200, 900), "phone": (390, 800)}
 
 
-def need_axe() -> None:
-    """Skip the test if there is no axe-core; in CI, fail it."""
-    if _AXE.exists():
-        return
-    if os.environ.get("CI"):
-        pytest.fail("no axe-core; make .venv/installed-node")
-    pytest.skip("no axe-core; make .venv/installed-node")
+def need_axe() -> Path:
+    """Return the file of axe-core. Skip the test if there is none; in CI, fail it."""
+    if not _AXE.exists():
+        if os.environ.get("CI"):
+            pytest.fail("no axe-core; make .venv/installed-node")
+        pytest.skip("no axe-core; make .venv/installed-node")
+    return _AXE
 
 
 async def violations(page: Page, state: str | None = None) -> dict[str, Any]:

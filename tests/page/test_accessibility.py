@@ -1,7 +1,9 @@
 """The chat page has no violation that axe-core finds, says why nothing comes, and tells screen readers of the end."""
 
 import asyncio
+from pathlib import Path
 
+import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.fakes.answer import Answer, ToolCall
@@ -46,8 +48,12 @@ new MutationObserver((changes) => {
 _TOOL = ToolCall("c1", "get_weather", ('{"city": "Bern"}',))
 
 
-async def test_no_state_of_the_page_has_a_violation(page: Page, system: System) -> None:
-    need_axe()
+@pytest.fixture
+def axe() -> Path:
+    return need_axe()
+
+
+async def test_no_state_of_the_page_has_a_violation(page: Page, system: System, axe: Path) -> None:
     assert await violations(page, "empty") == {}, "empty"
     gate = asyncio.Event()
     held = Answer(deltas=[_RICH, "The end."], reasoning=["Hm."], gate=gate, gate_after=1)

@@ -110,7 +110,7 @@ TEXTS = (
     "It costs $5 or $10, US$5-$10, $1,000-$2,000, 5$ or 6$, $5/$6.",
     "Between $5 (was $6) and 7$; **$5**/**$6**; $3 + $4 = $7.",
     "Restaurants: $$ to $$$, or $$ and $$.",
-    "The variables $HOME and $PATH, $HOME/$USER, $HOME$, `$x$` and ``$$ y $$``.",
+    "The variables $HOME and $PATH, $HOME/$USER, ${HOME}/${USER}, $(a)$(b), $HOME$, `$x$` and ``$$ y $$``.",
     r"\$x\$ and \[1\] and \(see below\) and \[a link\](https://a.example).",
     "From $20! Pay in US$. One $ is 0.92 € and $1 = €0.92; 1 € = 1.08$.",
 )

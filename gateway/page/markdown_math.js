@@ -70,7 +70,7 @@ function isInline(tex, marks, before) {
 /** Extension of the Markdown parser. `render` turns a token into HTML. */
 export const formulas = (render) => ({
   extensions: [
-    { name: "formula", renderer: (token) => `${render(token)}\n` },
+    { name: "formula", renderer: render },
     {
       name: "display formula",
       level: "block",

@@ -145,6 +145,9 @@ async def test_formulas_are_drawn_and_prices_are_not(watched: Page, system: Syst
     assert len(await page.script(_FORMULAS)) == 19
     undrawn = await page.script(_UNDRAWN)
     assert undrawn == []
+    text = await page.script("return document.querySelector('[data-testid=answer] p').textContent")
+    assert text.startswith("x and a1+b1, n+1, ")
+    assert text.endswith(", (y), z: E=mc2.")
     await page.reload()  # the whole answer at once
     await page.until(lambda: are_drawn(page))
     assert len(await page.script(_FORMULAS)) == 19

@@ -102,8 +102,9 @@ async def no_worker(visit: Visit) -> None:
 async def queue(visit: Visit) -> None:
     gate = asyncio.Event()
     visit.system.fake.play("held", Answer(deltas=["Later."], gate=gate))
+    before = len(visit.system.fake.calls)
     first = await visit.system.post("held")
-    await visit.system.fake.wait_calls(len(visit.system.fake.calls) + 1)
+    await visit.system.fake.wait_calls(before + 1)
     await visit.page.ask("Next, please", model="openai/brief")
     await visit.shows("note", "number 1 in the queue")
     await visit.is_accessible("queued")

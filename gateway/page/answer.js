@@ -1,13 +1,14 @@
 // One answer: as it arrives, or complete.
 
 import { Aside } from "./aside.js";
-import { ToolCalls } from "./tool_calls.js";
+import { frameCode } from "./code_block.js";
 import { copyOnClick } from "./copy.js";
-import { element } from "./dom.js";
+import { element, smallButton } from "./dom.js";
 import { parse } from "./exact.js";
 import { JsonView } from "./json_view.js";
-import { Throttle } from "./throttle.js";
 import { MarkdownView } from "./markdown_view.js";
+import { Throttle } from "./throttle.js";
+import { ToolCalls } from "./tool_calls.js";
 
 const ENDINGS = {
   length: "stopped at the length limit",
@@ -30,7 +31,7 @@ export class Answer {
     this.problem.hidden = true;
     this.problem.setAttribute("role", "alert");
     this.about = element("span");
-    this.copy = button("Copy answer");
+    this.copy = smallButton("Copy answer");
     this.copy.hidden = true;
     copyOnClick(this.copy, this.body, () => this.text);
     this.footer = element("footer", "quiet");
@@ -88,7 +89,7 @@ export class Answer {
   fail(title, detail, retry) {
     this.problem.replaceChildren(element("strong", "", title), element("span", "", detail));
     if (retry) {
-      const again = button("Try again");
+      const again = smallButton("Try again");
       again.addEventListener("click", retry);
       this.problem.append(again);
     }
@@ -98,7 +99,7 @@ export class Answer {
   finish(done) {
     this.element.classList.remove("live");
     this.view.finish();
-    for (const block of this.element.querySelectorAll(".body pre, .calls pre")) addCopyButton(block);
+    for (const block of this.element.querySelectorAll(".body pre, .calls pre")) frameCode(block, true);
     this.copy.hidden = !this.text;
     if (!done) return;
     this.about.textContent = [this.source, endingOf(done), usageOf(done)].filter(Boolean).join(" · ");
@@ -115,22 +116,4 @@ function usageOf({ usage }) {
   if (!usage) return "";
   const { estimated, input_tokens: input, output_tokens: output, tokens_saved: saved } = usage;
   return `${estimated ? "about " : ""}${input} tokens in, ${output} out${saved ? `, ${saved} saved` : ""}`;
-}
-
-function button(text) {
-  const made = element("button", "small", text);
-  made.type = "button";
-  return made;
-}
-
-function addCopyButton(block) {
-  const frame = element("div", "code");
-  const bar = element("div", "bar");
-  const copy = button("Copy");
-  const language = block.querySelector("code")?.className.replace("language-", "") ?? "";
-  bar.append(element("span", "", language), copy);
-  block.replaceWith(frame);
-  frame.append(bar, block);
-  block.tabIndex = 0; // scrolled by keyboard
-  copyOnClick(copy, block);
 }

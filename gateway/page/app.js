@@ -1,6 +1,7 @@
 // Chat page: connects the parts. The address says what it shows: a chat, a single answer, or a new chat.
 
 import { readAddress, setAddress, streamUrlOf, watchAddress } from "./address.js";
+import { describeEnd } from "./announcement.js";
 import { ChatList } from "./chats.js";
 import { ConnectionPanel } from "./connection.js";
 import { Conversation } from "./conversation.js";
@@ -60,10 +61,9 @@ function send(prompt) {
   return true;
 }
 
-/** Tells screen readers that the answer has ended; its tokens are not announced. */
-function announceEnd({ state }, { usage }) {
-  const ending = { done: "Answer complete", cancelled: "Answer stopped" }[state] ?? "The answer failed";
-  byId("ended").textContent = usage ? `${ending}, ${usage.output_tokens} tokens` : ending;
+/** Tells screen readers that the answer has ended, and what it says. */
+function announceEnd(turn) {
+  byId("ended").textContent = describeEnd(turn);
 }
 
 async function stop() {

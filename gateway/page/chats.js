@@ -122,7 +122,7 @@ export class ChatList {
   show() {
     const focused = document.activeElement?.closest?.("#history li")?.dataset.id;
     this.note.hidden = this.chats.length > 0;
-    this.note.textContent = this.welcome;
+    if (this.note.textContent !== this.welcome) this.note.textContent = this.welcome; // each write is announced
     this.more.hidden = this.nextPage === null;
     this.list.replaceChildren(...this.chats.map((chat) => this.item(chat)));
     if (focused) this.list.querySelector(`li[data-id="${CSS.escape(focused)}"] a`)?.focus();

@@ -25,6 +25,7 @@ export class JsonView {
     this.onRender = onRender;
     this.drawing = new Throttle(() => this.render(), onRender);
     this.tree = element("pre", "tree");
+    this.tree.dataset.language = "json";
     this.outside = element("p", "quiet");
     this.raw = element("details", "raw");
     this.rawText = document.createTextNode("");

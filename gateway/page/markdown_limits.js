@@ -5,14 +5,14 @@ const LIMITS = {
   characters: 256 * 1024,
   outsideCode: 64 * 1024, // characters outside fenced code
   lines: 1500, // outside fenced code
-  marks: 3000, // characters that begin or end emphasis, links, code, HTML and table cells
+  marks: 3000, // characters that begin or end emphasis, links, code, HTML, table cells and formulas
   marksInLine: 400,
   depth: 24, // nested quotes and lists
   nesting: 2000, // sum of the depths of all lines
   addresses: 4_000_000, // sum of the squared lengths of the names before @
 };
 const FENCE = /^[\s>]*(`{3,}|~{3,})/;
-const MARK = /[[\]()*_`~<>!|&\\]/g;
+const MARK = /[[\]()*_`~<>!|&\\$]/g;
 /** Characters that a mail address may have before its @. The parser looks for the @ from each of them. */
 const ADDRESS = /[\w.!#$%&'*+/=?^`{|}~-]+@?/g;
 /** Quotes, list items and indentation at the beginning of a line. */

@@ -4,6 +4,7 @@
 // is all after it.
 
 import { element } from "./dom.js";
+import { showFormulas } from "./formulas.js";
 import { blocksOf, toFragment } from "./markdown.js";
 import { isTooComplex } from "./markdown_limits.js";
 import { Throttle } from "./throttle.js";
@@ -23,6 +24,7 @@ export class MarkdownView {
 
   reset() {
     this.drawing.cancel();
+    this.isFinished = false;
     this.text = "";
     this.queue = ""; // text that is not parsed yet
     this.open = ""; // text after the finished blocks
@@ -48,10 +50,12 @@ export class MarkdownView {
   /** Renders the complete text. */
   finish() {
     this.drawing.cancel();
+    this.isFinished = true;
     // [text][1] may come blocks before its [1]: https://…, so links need the whole text.
     if (!this.plain && LINK_DEFINITION.test(this.text) && !isTooComplex(this.text)) {
       const whole = this.text;
       this.reset();
+      this.isFinished = true;
       this.text = this.open = whole;
     }
     this.render();
@@ -67,7 +71,7 @@ export class MarkdownView {
         if (this.open.endsWith("\n\n")) this.flush();
         return this.showPlain();
       }
-      this.tail.replaceChildren(toFragment(blocksOf(this.open)));
+      this.tail.replaceChildren(this.fragmentOf(blocksOf(this.open), this.isFinished));
     } catch {
       this.showPlain(); // the parser's stack was too small
     }
@@ -92,8 +96,14 @@ export class MarkdownView {
 
   /** Renders the open text as finished. */
   flush() {
-    this.tail.before(toFragment(blocksOf(this.open)));
+    this.tail.before(this.fragmentOf(blocksOf(this.open), true));
     this.open = "";
+  }
+
+  fragmentOf(blocks, isFinal) {
+    const made = toFragment(blocks, isFinal);
+    showFormulas(made, this.onRender);
+    return made;
   }
 
   /** Shows the rest of the answer as text, from now on. */
@@ -109,7 +119,7 @@ export class MarkdownView {
     const blocks = blocksOf(this.open.slice(0, this.open.lastIndexOf("\n") + 1));
     const finished = blocks.slice(0, Math.max(0, blocks.findLastIndex((block) => block.type !== "space")));
     if (finished.length > 0) {
-      this.tail.before(toFragment(finished));
+      this.tail.before(this.fragmentOf(finished, true));
       this.open = this.open.slice(finished.reduce((length, block) => length + block.raw.length, 0));
     }
     this.linesSeen = this.open.lastIndexOf("\n") + 1;

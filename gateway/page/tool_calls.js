@@ -38,6 +38,7 @@ export class ToolCalls {
     const title = element("h4", "", "Tool call ");
     title.append(call.name);
     const shown = element("pre");
+    shown.dataset.language = "json";
     shown.append(call.text);
     call.block.append(title, shown);
     this.element.append(call.block);

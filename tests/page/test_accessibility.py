@@ -1,23 +1,16 @@
 """The chat page has no violation that axe-core finds, says why nothing comes, and tells screen readers of the end."""
 
 import asyncio
-import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 from selenium.webdriver.common.keys import Keys
 
 from tests.fakes.answer import Answer, ToolCall
+from tests.page.axe import need_axe, violations
 from tests.page.chat_page import ENDED, Page
-from tests.system import REPOSITORY, System
+from tests.system import System
 
-_AXE = REPOSITORY / "clients" / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
-_RUN = """
-const done = arguments[arguments.length - 1];
-axe.run({ rules: { region: { enabled: false } } }).then(({ violations }) =>
-  done(violations.map(({ id, nodes }) => [id, nodes.slice(0, 3).map(({ html }) => html)])));
-"""
 _FLOWING = """
 return document.getAnimations().map(({ animationName }) => animationName).filter((name) => name);
 """
@@ -34,72 +27,65 @@ def wheel(speed: int) -> str:
 |---|---:|
 | lake | 3 |
 
+$$
+a + b + c + d + e + f + g + h + i + j + k + l + m + n + o + p + q + r + s + t + u + v + w + x + y + z = \\frac{1}{2}
+$$
+
 مرحبا بالعالم.
+"""
+#: Texts of the regions that screen readers announce, as they change.
+_LISTEN = """
+window.said = [];
+const regions = "[role=status], [role=alert], [role=log], [aria-live]";
+new MutationObserver((changes) => {
+  for (const { target } of changes) {
+    const region = (target.closest ? target : target.parentElement)?.closest(regions);
+    const isLive = region?.checkVisibility() && region.getAttribute("aria-live") !== "off";
+    if (isLive) window.said.push(region.textContent.trim());
+  }
+}).observe(document.body, { childList: true, subtree: true, characterData: true });
 """
 _TOOL = ToolCall("c1", "get_weather", ('{"city": "Bern"}',))
 
 
-async def violations(page: Page) -> dict[str, Any]:
-    """Return axe's violations in light and dark, on a desktop and on a phone."""
-    found = {}
-    driver = page.driver
-    for scheme in ("light", "dark"):
-        for width, height in ((1200, 900), (390, 800)):
-            media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-            size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-            await asyncio.to_thread(driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", media)
-            await asyncio.to_thread(driver.execute_cdp_cmd, "Emulation.setDeviceMetricsOverride", size)
-            await page.script(_AXE.read_text())
-            await asyncio.sleep(0.4)  # colours change gradually
-            result = await asyncio.to_thread(driver.execute_async_script, _RUN)
-            if result:
-                found[f"{scheme} {width}"] = result
-    await asyncio.to_thread(driver.execute_cdp_cmd, "Emulation.clearDeviceMetricsOverride", {})
-    await asyncio.to_thread(driver.execute_cdp_cmd, "Emulation.setEmulatedMedia", {"features": []})
-    return found
-
-
 @pytest.fixture
 def axe() -> Path:
-    if not _AXE.exists():
-        if os.environ.get("CI"):
-            pytest.fail("no axe-core; make .venv/installed-node")
-        pytest.skip("no axe-core; make .venv/installed-node")
-    return _AXE
+    return need_axe()
 
 
 async def test_no_state_of_the_page_has_a_violation(page: Page, system: System, axe: Path) -> None:
-    assert await violations(page) == {}, "empty"
+    assert await violations(page, "empty") == {}, "empty"
     gate = asyncio.Event()
     held = Answer(deltas=[_RICH, "The end."], reasoning=["Hm."], gate=gate, gate_after=1)
     system.fake.play("held", held)
     await page.ask("First", model="openai/held")
     assert await page.until_state("waiting") == "waiting"  # 3 s without an event
     assert await page.script(_FLOWING) == []
-    assert await violations(page) == {}, "waiting"
+    assert await violations(page, "waiting") == {}, "waiting"
     await asyncio.to_thread(lambda: page.element("prompt").send_keys("Next", Keys.ENTER))
     assert "press Esc" in await page.script("return document.getElementById('keys').textContent")
     gate.set()
     assert await page.until_state(*ENDED) == "done"
     assert await page.script("return document.querySelector('.bar').textContent") == "pythonCopy"
-    assert (await page.text_of("ended")).startswith("Answer complete, ")
-    assert await violations(page) == {}, "done"
+    await page.until(lambda: has(page, "pre .keyword"))
+    await page.until(lambda: has(page, ".formula math"))
+    assert await violations(page, "done") == {}, "done"
 
     system.fake.play("tool", Answer(tools=(_TOOL,)))
     await page.script("document.getElementById('prompt').value = ''")
     await page.ask("Second", model="openai/tool")
     assert await page.until_state(*ENDED) == "done"
-    assert await violations(page) == {}, "tool call"
+    assert await violations(page, "tool call") == {}, "tool call"
 
     system.fake.play("refusing", Answer(refusal=["I cannot help with that."]))
     await page.ask("Third", model="openai/refusing")
     assert await page.until_state(*ENDED) == "done"
-    assert await violations(page) == {}, "refusal"
+    assert await violations(page, "refusal") == {}, "refusal"
 
     system.fake.play("busy", Answer(status=429))
     await page.ask("Fourth", model="openai/busy")
     assert await page.until_state(*ENDED) == "error"
-    assert await violations(page) == {}, "error"
+    assert await violations(page, "error") == {}, "error"
 
 
 async def test_the_answer_is_scrolled_and_stopped_by_keyboard(page: Page, system: System) -> None:
@@ -118,3 +104,31 @@ async def test_the_answer_is_scrolled_and_stopped_by_keyboard(page: Page, system
     await page.until(lambda: is_scrolled(False))
     await asyncio.to_thread(lambda: page.driver.switch_to.active_element.send_keys(Keys.ESCAPE))
     assert await page.until_state(*ENDED) == "cancelled"
+
+
+async def has(page: Page, selector: str) -> bool:
+    return bool(await page.script(f"return document.querySelector('{selector}') !== null"))
+
+
+async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page: Page, system: System) -> None:
+    words = [f"word{i} " for i in range(8)]
+    text = ["## Title\n\n", *words, "\n\n```python\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"]
+    gate = asyncio.Event()
+    system.fake.play("short", Answer(deltas=text, gate=gate, gate_after=5))
+    await page.script(_LISTEN)
+    await page.ask("Tell me", model="openai/short")
+    await page.until_longer(20)
+    gate.set()
+    assert await page.until_state(*ENDED) == "done"
+    said = await page.script("return window.said")
+    assert said.count("done") == 1
+    *before, end = [each for each in said if "word" in each or "Title" in each]
+    assert before == []
+    assert end == f"Answer complete: Title {' '.join(map(str.strip, words))} (code in python) a b 1 2"
+
+    system.fake.play("long", Answer(deltas=["word " * 400]))
+    await page.ask("More", model="openai/long")
+    assert await page.until_state(*ENDED) == "done"
+    end = [each for each in await page.script("return window.said") if "word" in each][-1]
+    assert end.startswith("Answer complete. It begins: word word")
+    assert len(end) < 700

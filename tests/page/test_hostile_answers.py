@@ -78,6 +78,7 @@ PATHOLOGICAL = {
     "images": "![" * 20_000,
     "emphasis": "*a " * 20_000,
     "underscores": "_a" * 20_000,
+    "dollars": "$a " * 20_000,
     "backticks": "".join("`" * n + "a" for n in range(300)),
     "tags": "<a " * 20_000,
     "mail address": "a+" * 31_000 + "@",

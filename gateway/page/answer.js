@@ -3,7 +3,7 @@
 import { Aside } from "./aside.js";
 import { ToolCalls } from "./tool_calls.js";
 import { copyOnClick } from "./copy.js";
-import { element } from "./dom.js";
+import { element, smallButton } from "./dom.js";
 import { parse } from "./exact.js";
 import { JsonView } from "./json_view.js";
 import { Throttle } from "./throttle.js";
@@ -30,7 +30,7 @@ export class Answer {
     this.problem.hidden = true;
     this.problem.setAttribute("role", "alert");
     this.about = element("span");
-    this.copy = button("Copy answer");
+    this.copy = smallButton("Copy answer");
     this.copy.hidden = true;
     copyOnClick(this.copy, this.body, () => this.text);
     this.footer = element("footer", "quiet");
@@ -88,7 +88,7 @@ export class Answer {
   fail(title, detail, retry) {
     this.problem.replaceChildren(element("strong", "", title), element("span", "", detail));
     if (retry) {
-      const again = button("Try again");
+      const again = smallButton("Try again");
       again.addEventListener("click", retry);
       this.problem.append(again);
     }
@@ -117,16 +117,10 @@ function usageOf({ usage }) {
   return `${estimated ? "about " : ""}${input} tokens in, ${output} out${saved ? `, ${saved} saved` : ""}`;
 }
 
-function button(text) {
-  const made = element("button", "small", text);
-  made.type = "button";
-  return made;
-}
-
 function addCopyButton(block) {
   const frame = element("div", "code");
   const bar = element("div", "bar");
-  const copy = button("Copy");
+  const copy = smallButton("Copy");
   const language = block.querySelector("code")?.className.replace("language-", "") ?? "";
   bar.append(element("span", "", language), copy);
   block.replaceWith(frame);

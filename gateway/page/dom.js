@@ -6,3 +6,9 @@ export function element(tag, className, text) {
   if (text !== undefined) made.textContent = text;
   return made;
 }
+
+export function smallButton(text) {
+  const made = element("button", "small", text);
+  made.type = "button";
+  return made;
+}

@@ -10,15 +10,18 @@ let count = 0; // of boxes, for their ids
  *  null once the question is sent. */
 export function editQuestion(message, content, save) {
   if (message.querySelector("form")) return;
+  const close = () => {
+    box.remove();
+    message.classList.remove("editing");
+  };
   const box = new QuestionBox(content, {
     save: async (edited) => {
       const problem = await save(edited);
       if (problem) box.attachments.say(problem, true);
-      return !problem;
+      else close(); // the turn is still there, as an earlier version
     },
-    close: () => {
-      box.form.remove();
-      message.classList.remove("editing");
+    cancel: () => {
+      close();
       message.querySelector(".edit").focus();
     },
   });
@@ -57,7 +60,7 @@ class QuestionBox {
     this.send = smallButton("Save");
     this.send.type = "submit";
     this.send.classList.add("primary");
-    cancel.addEventListener("click", () => this.on.close());
+    cancel.addEventListener("click", () => this.on.cancel());
     row.append(this.attachments.input, this.attachments.button, note, cancel, this.send);
     return row;
   }
@@ -65,14 +68,21 @@ class QuestionBox {
   start() {
     this.field.focus();
     this.field.setSelectionRange(this.field.value.length, this.field.value.length);
-    this.form.scrollIntoView({ block: "nearest" });
+    // The keyboard of a phone takes room from the conversation.
+    this.resized = new ResizeObserver(() => this.form.scrollIntoView({ block: "nearest" }));
+    this.resized.observe(document.getElementById("scroll"));
+  }
+
+  remove() {
+    this.resized.disconnect();
+    this.form.remove();
   }
 
   pressed(event) {
     if (event.isComposing) return;
     if (event.key === "Escape") {
       event.stopPropagation(); // it would stop an answer
-      this.on.close();
+      this.on.cancel();
     } else if (event.key === "Enter" && !event.shiftKey && event.target === this.field) {
       event.preventDefault();
       this.form.requestSubmit();

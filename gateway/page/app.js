@@ -108,16 +108,16 @@ async function replace(turn, messages, choice = choose()) {
   if (turn.id && !(await refresh())) return "The chat could not be read.";
   if (conversation.isLive || !conversation.canReplace(turn)) return "The chat has changed meanwhile.";
   ask(messages, choice, turn);
+  // The button that had the focus is hidden now. On a phone the prompt would raise the keyboard.
+  (matchMedia("(hover: none)").matches ? byId("scroll") : composer).focus();
   return null;
 }
 
 async function edit(turn, message, shown) {
   const { editQuestion } = await import("./question_edit.js");
-  editQuestion(shown, message.content, async (content) => {
+  editQuestion(shown, message.content, (content) => {
     const before = turn.messages.slice(0, turn.messages.indexOf(message));
-    const problem = await replace(turn, [...before, { ...message, content }]);
-    if (!problem) (matchMedia("(hover: none)").matches ? byId("scroll") : composer).focus(); // no keyboard on a phone
-    return problem;
+    return replace(turn, [...before, { ...message, content }]);
   });
 }
 

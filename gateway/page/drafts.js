@@ -18,9 +18,11 @@ function load() {
 
 /** The draft of a chat; null: of a new chat. `lost`: names of images that were not kept. */
 export function draftOf(chat) {
-  const [, text = "", names = []] = load().find(([of]) => of === chat) ?? [];
-  const kept = images.get(chat) ?? [];
-  return { text, images: kept, lost: kept.length > 0 ? [] : names };
+  const draft = load().find(([of]) => of === chat);
+  if (!draft) return { text: "", images: [], lost: [] };
+  const [, text, names = []] = draft;
+  const kept = images.get(chat);
+  return { text, images: kept ?? [], lost: kept ? [] : names };
 }
 
 export function keepDraft(chat, text, attached = []) {

@@ -109,7 +109,7 @@ async function refusalOf(key) {
 }
 
 function startAnew() {
-  for (const area of document.querySelectorAll("#messages, #history")) area.replaceChildren();
+  for (const area of document.querySelectorAll("#messages, #history, .attached")) area.replaceChildren();
   for (const field of document.querySelectorAll("#prompt, #key")) field.value = ""; // a reload would restore it
   history.replaceState(null, "", location.pathname); // the chat was the other key's
   location.reload();

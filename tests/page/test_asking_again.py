@@ -77,6 +77,7 @@ async def test_a_regenerated_answer_replaces_the_old_one_also_after_a_reload(pag
     await until_visible(page, first, ["Second", "Answer 3", "done"])
     before = [("user", "First"), ("assistant", "Answer 1"), ("user", "Second")]
     assert sent(system, "again")[1:] == [before, before]
+    assert await page.script("return document.activeElement.id") in {"prompt", "scroll"}
 
     await page.reload()
     await until_visible(page, first, ["Second", "Answer 3", "done"])

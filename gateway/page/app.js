@@ -3,8 +3,8 @@
 import { readAddress, setAddress, streamUrlOf, watchAddress } from "./address.js";
 import { ChatList } from "./chats.js";
 import { ConnectionPanel } from "./connection.js";
-import { Conversation } from "./conversation.js";
 import { contentOf } from "./content.js";
+import { Conversation } from "./conversation.js";
 import { copyOnClick } from "./copy.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { FormatChoice } from "./format.js";
@@ -12,6 +12,7 @@ import { watchKey } from "./key.js";
 import { keepAboveKeyboard } from "./keyboard_space.js";
 import { ModelChoice } from "./models.js";
 import { watchPage } from "./page_lifecycle.js";
+import { editQuestion } from "./question_edit.js";
 import { Composer, Notice, Scroller, showCurl, Sidebar } from "./ui.js";
 
 const byId = (id) => document.getElementById(id);
@@ -113,8 +114,7 @@ async function replace(turn, messages, choice = choose()) {
   return null;
 }
 
-async function edit(turn, message, shown) {
-  const { editQuestion } = await import("./question_edit.js");
+function edit(turn, message, shown) {
   editQuestion(shown, message.content, (content) => {
     const before = turn.messages.slice(0, turn.messages.indexOf(message));
     return replace(turn, [...before, { ...message, content }]);

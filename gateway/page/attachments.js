@@ -2,6 +2,7 @@
 
 import { imagePart, nameOf } from "./content.js";
 import { element } from "./dom.js";
+import { prepare } from "./images.js";
 import { imageElement } from "./question.js";
 
 const MOST_IMAGES = 8;
@@ -125,10 +126,9 @@ export class Attachments {
   }
 }
 
-/** {part} or {problem}. The module is loaded with the first image. */
+/** {part} or {problem}. */
 async function partOf(file) {
   try {
-    const { prepare } = await import("./images.js");
     return { part: imagePart(await prepare(file), file.name || "Pasted image") };
   } catch (error) {
     return { problem: error.message };

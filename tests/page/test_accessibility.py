@@ -10,7 +10,6 @@ from selenium.webdriver.common.keys import Keys
 
 from tests.fakes.answer import Answer, ToolCall
 from tests.page.chat_page import ENDED, Page
-from tests.page.test_images import choose, png
 from tests.system import REPOSITORY, System
 
 _AXE = REPOSITORY / "clients" / "javascript" / "node_modules" / "axe-core" / "axe.min.js"
@@ -101,31 +100,6 @@ async def test_no_state_of_the_page_has_a_violation(page: Page, system: System, 
     await page.ask("Fourth", model="openai/busy")
     assert await page.until_state(*ENDED) == "error"
     assert await violations(page) == {}, "error"
-
-
-async def test_no_state_of_asking_again_has_a_violation(
-    page: Page, system: System, axe: Path, tmp_path: Path
-) -> None:
-    system.fake.play("seen", Answer(deltas=["Seen."]), Answer(deltas=["Seen anew."]), Answer(deltas=["Edited."]))
-    await choose(page, tmp_path, lake_png=png(300, 200), notes_txt=b"no image")
-    await page.until(
-        lambda: page.script("return document.querySelector('.attach-note').textContent !== 'Preparing…'")
-    )
-    await page.until(lambda: page.script("return document.querySelectorAll('.attached li').length === 1"))
-    assert await violations(page) == {}, "image attached, file refused"
-    await page.ask("What is this?", model="openai/seen")
-    assert await page.until_state(*ENDED) == "done"
-    await page.script("document.querySelector('.actions button').focus()")
-    assert await violations(page) == {}, "image in a question, buttons shown"
-    await page.script("document.querySelector('.edit').click()")
-    await page.until(lambda: page.script("return document.activeElement.closest('.editor') !== null"))
-    assert await violations(page) == {}, "question being edited"
-    await page.script("document.querySelector('.editor').requestSubmit()")
-    await page.until(lambda: page.script("return document.querySelectorAll('.replaced').length === 1"))
-    assert await page.until_state(*ENDED) == "done"
-    await page.script("document.querySelector('.branch:not([hidden]) button').click()")
-    await page.script("document.getElementById('fold').click()")
-    assert await violations(page) == {}, "earlier version shown, panel folded"
 
 
 async def test_the_answer_is_scrolled_and_stopped_by_keyboard(page: Page, system: System) -> None:

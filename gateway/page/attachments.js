@@ -52,11 +52,12 @@ export class Attachments {
     this.add([...files]);
   }
 
-  /** Takes files that are dropped on `area`, unless `isOff()`. */
+  /** Takes files that are dropped on `area`, unless `isOff()`, or an area in it takes them. */
   takeDrops(area, isOff = () => false) {
     const mark = (isOver) => area.classList.toggle("dropping", isOver);
     area.addEventListener("dragover", (event) => {
       if (!hasFiles(event)) return;
+      if (event.defaultPrevented) return mark(false);
       event.preventDefault(); // else the browser would open the file
       event.dataTransfer.dropEffect = isOff() ? "none" : "copy";
       mark(!isOff());
@@ -66,7 +67,7 @@ export class Attachments {
     });
     area.addEventListener("drop", (event) => {
       mark(false);
-      if (!hasFiles(event)) return;
+      if (!hasFiles(event) || event.defaultPrevented) return;
       event.preventDefault();
       if (isOff()) return;
       this.add([...event.dataTransfer.files]);

@@ -46,7 +46,6 @@ class QuestionBox {
     this.attachments.takeDrops(this.form);
     this.form.append(label, this.attachments.list, this.field, this.attachments.note, this.buttons());
     this.form.addEventListener("keydown", (event) => this.pressed(event));
-    this.form.addEventListener("drop", (event) => event.stopPropagation()); // the prompt takes the others
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.save();
@@ -92,9 +91,9 @@ class QuestionBox {
   async save() {
     const { images, isBusy } = this.attachments;
     const text = this.field.value.trim();
-    if (isBusy) return;
+    if (isBusy || this.send.disabled) return; // a second Enter would ask twice
     if (!text && images.length === 0) return this.attachments.say("The question is empty.", true);
-    this.send.disabled = true; // a second click would ask twice
+    this.send.disabled = true;
     await this.on.save(contentOf(text, images, this.others));
     this.send.disabled = false;
   }

@@ -121,6 +121,11 @@ async def test_images_are_attached_shown_sent_and_edited(page: Page, system: Sys
     await until(page, _SHOWN, [["What are these?", [["Attached image", True]] * 3]])
     await page.script("document.querySelector('.edit').click()")
     await until(page, "return document.querySelectorAll('.editor .attached img').length", 3)
+    assert await hand(page, "drop", ".editor textarea", ("another.png", small))
+    await until(page, "return document.querySelectorAll('.editor .attached img').length", 4)
+    assert await page.script(_ATTACHED) == []  # the prompt has not taken it, too
+    assert not await page.script("return document.querySelector('.dropping')")
+    await page.script("[...document.querySelectorAll('.editor .remove')].at(-1).click()")
     await page.script("document.querySelector('.editor .remove').click()")
     await page.script("document.querySelector('.editor').requestSubmit()")
     await until(page, _SHOWN, [["What are these?", [["Attached image", True]] * 2]])

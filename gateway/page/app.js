@@ -4,13 +4,16 @@ import { readAddress, setAddress, streamUrlOf, watchAddress } from "./address.js
 import { describeEnd } from "./announcement.js";
 import { ChatList } from "./chats.js";
 import { ConnectionPanel } from "./connection.js";
+import { contentOf } from "./content.js";
 import { Conversation } from "./conversation.js";
 import { copyOnClick } from "./copy.js";
 import { draftOf, keepDraft } from "./drafts.js";
 import { FormatChoice } from "./format.js";
 import { watchKey } from "./key.js";
+import { keepAboveKeyboard } from "./keyboard_space.js";
 import { ModelChoice } from "./models.js";
 import { watchPage } from "./page_lifecycle.js";
+import { editQuestion } from "./question_edit.js";
 import { Composer, Notice, Scroller, showCurl, Sidebar } from "./ui.js";
 
 const byId = (id) => document.getElementById(id);
@@ -23,7 +26,7 @@ const format = new FormatChoice(byId("options"));
 const scroller = new Scroller(byId("scroll"), byId("to-end"));
 const sidebar = new Sidebar(byId("sidebar"), byId("menu"), byId("scrim"));
 const notice = new Notice(byId("notice"), startNewChat);
-const composer = new Composer({ send, stop, typed: (text) => keepDraft(chatId, text) });
+const composer = new Composer({ send, stop, typed: (text, images) => keepDraft(chatId, text, images) });
 const chats = new ChatList(byId("history"), byId("history-note"), byId("older"), {
   changed: () => refresh(),
   deleted: (id) => id === chatId && startNewChat(),
@@ -33,6 +36,8 @@ const conversation = new Conversation(byId("messages"), {
   state: show,
   counted: () => connection.count(),
   retry,
+  regenerate: (turn) => replace(turn, turn.messages),
+  edit,
   ended: (turn, done) => announceEnd(turn, done),
   rendered: () => scroller.follow(),
 });
@@ -52,12 +57,12 @@ function choose() {
   return form && { ...model, ...form };
 }
 
-function send(prompt) {
+function send(text, images) {
   const choice = choose();
   if (!choice || conversation.isLive) return false;
   format.fold();
   keepDraft(chatId, "");
-  ask([{ role: "user", content: prompt }], choice);
+  ask([{ role: "user", content: contentOf(text, images) }], choice);
   return true;
 }
 
@@ -71,12 +76,12 @@ async function stop() {
   if (!isAccepted) composer.allowStop();
 }
 
-/** Asks in the open chat; the gateway adds its earlier turns. */
-async function ask(messages, choice) {
+/** Asks in the open chat; the gateway adds its earlier turns. `replaced`: a turn to replace, with all after it. */
+async function ask(messages, choice, replaced = null) {
   const id = chatId ?? newId();
   byId("empty").hidden = true;
   notice.hide();
-  const accepted = conversation.ask(id, messages, choice);
+  const accepted = conversation.ask(id, messages, choice, replaced);
   scroller.toEnd();
   if (!(await accepted)) return id === chatId && refresh(); // perhaps because a turn was started elsewhere
   chats.report();
@@ -87,13 +92,33 @@ async function ask(messages, choice) {
   chats.select(id);
 }
 
-/** Asks a question again. A request that the gateway never accepted is replaced. */
+/** Asks a question again, after a failure. */
 function retry(turn) {
   if (conversation.isLive) return;
   const choice = turn.choice ?? choose();
   if (!choice) return;
-  if (!turn.id) conversation.drop(turn);
-  ask(turn.messages, choice);
+  if (conversation.canReplace(turn)) replace(turn, turn.messages, choice);
+  else ask(turn.messages, choice);
+}
+
+/** Asks messages instead of a turn and all after it. Resolves with a problem, or with null. */
+async function replace(turn, messages, choice = choose()) {
+  if (!choice) return "Choose a model, and check the options of the answer.";
+  if (conversation.isLive) return "An answer is coming: wait for its end, or stop it.";
+  // Another device may have deleted the chat, which would begin again, or may have asked in it.
+  if (turn.id && !(await refresh())) return "The chat could not be read.";
+  if (conversation.isLive || !conversation.canReplace(turn)) return "The chat has changed meanwhile.";
+  ask(messages, choice, turn);
+  // The button that had the focus is hidden now. On a phone the prompt would raise the keyboard.
+  (matchMedia("(hover: none)").matches ? byId("scroll") : composer).focus();
+  return null;
+}
+
+function edit(turn, message, shown) {
+  editQuestion(shown, message.content, (content) => {
+    const before = turn.messages.slice(0, turn.messages.indexOf(message));
+    return replace(turn, [...before, { ...message, content }]);
+  });
 }
 
 function show(turn, note) {
@@ -135,15 +160,19 @@ function begin(id) {
   composer.fill(draftOf(id));
 }
 
+/** Reads the open chat again. Resolves with false if it is not on the screen as the gateway has it. */
 async function refresh() {
   const id = chatId;
   try {
     await conversation.refresh();
+    return id === chatId;
   } catch (error) {
-    if (id !== chatId) return;
-    if (!NO_SUCH_CHAT.has(error.status)) return notice.show(`The chat could not be read: ${error.message}.`);
-    if (!conversation.last) begin(null); // else it is still of use to read
-    notice.show("There is no such chat here. It was deleted, it has expired, or it belongs to another key.");
+    if (id !== chatId) return false;
+    if (NO_SUCH_CHAT.has(error.status)) {
+      if (!conversation.last) begin(null); // else it is still of use to read
+      notice.show("There is no such chat here. It was deleted, it has expired, or it belongs to another key.");
+    } else notice.show(`The chat could not be read: ${error.message}.`);
+    return false;
   }
 }
 
@@ -207,5 +236,6 @@ byId("model").addEventListener("chosen", () => showCurl(byId("curl"), models.pee
 showCurl(byId("curl"), models.peek());
 copyOnClick(byId("copy-curl"), byId("curl"));
 watchKey();
+keepAboveKeyboard();
 route();
 composer.focus();

@@ -1,7 +1,10 @@
 // Connection panel: worker → stream → you, counts that show that no event comes twice, and a button that cuts.
 
+import { keep } from "./key.js";
+
 const AWAY_S = 2;
 const CUT_EVERY_MS = 3000;
+const FOLDED = "headrace.panel"; // in localStorage
 const LIVE = new Set(["queued", "waiting", "streaming", "reconnecting"]);
 
 export class ConnectionPanel {
@@ -15,12 +18,24 @@ export class ConnectionPanel {
     this.lastId = byId("last-id");
     this.button = byId("cut");
     this.keep = byId("keep-cutting");
+    this.foldButton = byId("fold");
     this.reader = null;
     this.tick = 0;
     this.next = 0;
     this.frame = 0;
     this.button.addEventListener("click", () => this.cut());
     this.keep.addEventListener("change", () => this.schedule());
+    this.fold(localStorage.getItem(FOLDED) === "folded");
+    this.foldButton.addEventListener("click", () => {
+      this.fold(!this.root.classList.contains("folded"));
+      keep(localStorage, FOLDED, this.root.classList.contains("folded") ? "folded" : "");
+    });
+  }
+
+  /** Leaves one line of the panel, with the answer's state. */
+  fold(isFolded) {
+    this.root.classList.toggle("folded", isFolded);
+    this.foldButton.setAttribute("aria-expanded", String(!isFolded));
   }
 
   /** Shows this reader from now on; null: there is none yet. */

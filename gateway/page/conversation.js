@@ -1,6 +1,7 @@
 // The chat on the screen: its turns as the gateway has them, and those that were started here.
 
 import { readChat } from "./api.js";
+import { arrange, branchFields, newMessages, parentOf } from "./branches.js";
 import { forgetLater } from "./later.js";
 import { Throttle } from "./throttle.js";
 import { Turn } from "./turn.js";
@@ -8,7 +9,8 @@ import { Turn } from "./turn.js";
 const URGENT = 8; // turns that are formatted at once; the others follow while the page is in use
 
 export class Conversation {
-  /** `on`: state(turn, note) and counted(turn) of the last turn; added(), retry(turn), rendered(). */
+  /** `on`: state(turn, note), counted(turn) and ended(turn, done) of the last turn; added(), rendered(), retry(turn),
+   *  regenerate(turn), edit(turn, message, element). */
   constructor(area, on) {
     this.area = area;
     this.on = on;
@@ -52,22 +54,65 @@ export class Conversation {
     this.add([]).read(streamUrl);
   }
 
-  /** Sends messages as a new turn of a chat. Resolves with true once the gateway has accepted them. */
-  async ask(id, messages, choice) {
+  /** Sends messages as a new turn of a chat. Resolves with true once the gateway has accepted them. `replaced`: the
+   *  turn that it replaces, with all after it. */
+  async ask(id, messages, choice, replaced = null) {
+    const after = replaced && this.parentOf(replaced);
+    if (replaced) this.dropRefused(replaced);
     // With `add`, a chat that the gateway has forgotten is an error, and not an answer that knows nothing of it.
     const history = id === this.id ? { history: "add" } : {}; // a new chat gets its id with this question
+    const fields = after === null ? { ...history, messages } : branchFields(after, this.pathTo(after), messages);
     this.id = id;
     const turn = this.add(messages);
     turn.choice = choice;
+    turn.after = after;
     this.on.state(turn);
-    this.submitted = turn.submit({ ...choice, ...history, chat_id: id, messages, on_disconnect: "continue" });
+    this.arrange();
+    this.submitted = turn.submit({ ...choice, ...fields, chat_id: id, on_disconnect: "continue" });
     return this.submitted;
   }
 
-  /** Removes a turn that the gateway never accepted. */
-  drop(turn) {
-    turn.element.remove();
-    this.turns = this.turns.filter((other) => other !== turn);
+  /** The id of the turn before one; null if its question goes to the end of the chat. */
+  parentOf(turn) {
+    if (turn.isRefused) return turn.after;
+    const { path } = arrange(this.turns);
+    return path[path.indexOf(turn) - 1]?.id ?? "";
+  }
+
+  pathTo(id) {
+    const { path } = arrange(this.turns);
+    return path.slice(0, path.findIndex((turn) => turn.id === id) + 1);
+  }
+
+  /** Returns true if the turn can be asked again: it is on the screen, and the page has all before it. */
+  canReplace(turn) {
+    if (turn.isRefused) return this.turns.includes(turn);
+    const { path, isWhole } = arrange(this.turns);
+    return isWhole && path.includes(turn) && isAskable(turn);
+  }
+
+  /** Removes the turn and those after it, as far as the gateway never accepted them. */
+  dropRefused(turn) {
+    const from = this.turns.indexOf(turn);
+    const dropped = this.turns.filter((other, at) => at >= from && other.isRefused);
+    for (const other of dropped) other.element.remove();
+    this.turns = this.turns.filter((other) => !dropped.includes(other));
+  }
+
+  /** Shows which turns were replaced, and what can be done with the others. */
+  arrange() {
+    const { path, isWhole, replaced, branched } = arrange(this.turns);
+    const hidden = new Set([...replaced.values()].flat());
+    for (const turn of this.turns) {
+      const canReplace = turn.isRefused || (isWhole && path.includes(turn) && isAskable(turn));
+      turn.place({
+        replaced: (replaced.get(turn) ?? []).map((old) => old.element),
+        isReplaced: hidden.has(turn),
+        isBranched: branched.has(turn),
+        canEdit: canReplace && turn.messages.length > 0,
+        canRegenerate: canReplace && turn === this.last && !turn.isLive,
+      });
+    }
   }
 
   reopen() {
@@ -108,15 +153,18 @@ export class Conversation {
       turn.isListed = true;
       at = Math.max(at, this.turns.indexOf(turn) + 1);
     }
+    this.arrange();
   }
 
   addStored({ stream_id: id, stream_url: url, history, messages, answer }, at, isUrgent) {
     const isRunning = answer && !answer.finish_reason;
     // A question that was refused stays above the running answer, as only the last turn can be stopped.
     while (isRunning && this.turns[at]?.id === "") at += 1;
-    const turn = this.add(messages ?? [], at); // null: the client of the chat keeps them
+    const turn = this.add(newMessages(messages ?? [], answer?.metadata), at); // null: the client of the chat keeps them
     turn.id = id;
-    if (history === "given" && at > 0) turn.markBranch();
+    turn.isBranch = history === "given";
+    turn.after = turn.isBranch ? parentOf(answer?.metadata) : null;
+    turn.isComplete = Boolean(messages && answer);
     if (isRunning) turn.read(url);
     else if (answer) turn.fillFrom(answer, isUrgent);
     else turn.fail("This answer is no longer stored.", "", false);
@@ -127,9 +175,11 @@ export class Conversation {
   add(messages, at = this.turns.length) {
     const isLast = (turn) => turn === this.last;
     const turn = new Turn(messages, {
-      state: (of, note) => isLast(of) && this.on.state(of, note),
+      state: (of, note) => this.stateChanged(of, note),
       counted: (of) => isLast(of) && this.on.counted(),
       retry: (of) => this.on.retry(of),
+      regenerate: (of) => this.on.regenerate(of),
+      edit: (of, message, shown) => this.on.edit(of, message, shown),
       ended: (of, done) => isLast(of) && this.on.ended(of, done),
       rendered: () => (isLast(turn) ? this.on.rendered() : this.drawn.request()),
     });
@@ -141,4 +191,15 @@ export class Conversation {
     }
     return turn;
   }
+
+  stateChanged(turn, note) {
+    if (turn === this.last) this.on.state(turn, note);
+    if (!turn.isLive) this.arrange();
+  }
+}
+
+/** Returns true if the gateway has the question of a turn. Answers among the messages are of other programs, which
+ *  alone know what was before. */
+function isAskable({ id, messages }) {
+  return id !== "" && messages.length > 0 && messages.every(({ role }) => role !== "assistant");
 }

@@ -1,8 +1,11 @@
-// Prompts that were typed and not sent, one for each chat, in sessionStorage. Each key has its own.
+// Questions that were written and not sent, one for each chat. Each key has its own. Their text is in sessionStorage;
+// their images, which are too large for it, only last as long as the page is open.
 
+import { nameOf } from "./content.js";
 import { DRAFTS, keep, ownerMark } from "./key.js";
 
 const MAX_DRAFTS = 20;
+const images = new Map(); // a chat → parts
 
 function load() {
   try {
@@ -13,12 +16,21 @@ function load() {
   }
 }
 
-/** The draft of a chat; null: of a new chat. */
-export const draftOf = (chat) => load().find(([of]) => of === chat)?.[1] ?? "";
+/** The draft of a chat; null: of a new chat. `lost`: names of images that were not kept. */
+export function draftOf(chat) {
+  const draft = load().find(([of]) => of === chat);
+  if (!draft) return { text: "", images: [], lost: [] };
+  const [, text, names = []] = draft;
+  const kept = images.get(chat);
+  return { text, images: kept ?? [], lost: kept ? [] : names };
+}
 
-export function keepDraft(chat, text) {
+export function keepDraft(chat, text, attached = []) {
   const others = load().filter(([of]) => of !== chat);
-  const texts = text ? [[chat, text], ...others].slice(0, MAX_DRAFTS) : others;
+  const isEmpty = !text && attached.length === 0;
+  const texts = isEmpty ? others : [[chat, text, attached.map(nameOf)], ...others].slice(0, MAX_DRAFTS);
+  images.set(chat, [...attached]);
+  for (const of of images.keys()) if (!texts.some(([kept]) => kept === of)) images.delete(of);
   try {
     keep(sessionStorage, DRAFTS, JSON.stringify({ owner: ownerMark(), texts }));
   } catch {

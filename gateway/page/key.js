@@ -9,7 +9,7 @@ const SINCE = "headrace.key.since"; // in sessionStorage: that mark, when the ke
 export const DRAFTS = "headrace.drafts"; // in sessionStorage
 const KEPT_IN_TAB = [STORAGE_KEY, SINCE, DRAFTS];
 export const CHANGED = "headrace.changed"; // in localStorage: a mark that changes when a tab changes a chat
-const KEPT_IN_BROWSER = ["headrace.model", CHANGED];
+const KEPT_IN_BROWSER = ["headrace.model", "headrace.panel", CHANGED];
 const OF_OLDER_PAGES = "headrace.streams"; // in localStorage: conversations, which are at the gateway now
 localStorage.removeItem(OF_OLDER_PAGES);
 const byId = (id) => document.getElementById(id);
@@ -109,7 +109,7 @@ async function refusalOf(key) {
 }
 
 function startAnew() {
-  for (const area of document.querySelectorAll("#messages, #history")) area.replaceChildren();
+  for (const area of document.querySelectorAll("#messages, #history, .attached")) area.replaceChildren();
   for (const field of document.querySelectorAll("#prompt, #key")) field.value = ""; // a reload would restore it
   history.replaceState(null, "", location.pathname); // the chat was the other key's
   location.reload();

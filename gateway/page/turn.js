@@ -2,10 +2,11 @@
 
 import { cancelStream, startChat } from "./api.js";
 import { Answer } from "./answer.js";
-import { element } from "./dom.js";
+import { element, smallButton } from "./dom.js";
 import { isJson } from "./format.js";
 import { later } from "./later.js";
 import { fill } from "./past_answer.js";
+import { Placement } from "./placement.js";
 import { messageElement } from "./question.js";
 import { StreamReader } from "./stream.js";
 import { describeQueue, describeWaiting } from "./waiting.js";
@@ -18,10 +19,16 @@ const ENDINGS = { completed: "done", failed: "error", cancelled: "cancelled" };
 const mayHelp = (status) => !status || status === 408 || status === 409 || status === 429 || status >= 500;
 
 export class Turn {
-  /** `on`: state(turn, note), counted(turn), retry(turn), rendered(). `messages` may be empty. */
+  /** `on`: state(turn, note), counted(turn), retry(turn), edit(turn, message, element), rendered(). `messages` may be
+   *  empty. */
   constructor(messages, on) {
     this.messages = messages;
     this.on = on;
+    this.after = null; // id of the turn that this one follows, if it has replaced others; "": it begins the chat
+    this.isBranch = false; // it came with its whole conversation
+    this.isComplete = true; // the page has all messages, and will have the answer
+    this.stored = null; // the answer as the gateway keeps it
+    this.calls = []; // complete tool calls
     this.reader = null;
     this.wantsStop = false;
     this.isListed = false; // the gateway has listed it among the turns of its chat
@@ -30,7 +37,13 @@ export class Turn {
     this.state = "";
     this.answer = new Answer(() => on.rendered());
     this.element = element("section", "turn");
-    this.element.append(...messages.map(messageElement), this.answer.element);
+    this.placement = new Placement(this.element);
+    const edit = (message) => (shown) => this.on.edit(this, message, shown);
+    this.element.append(...messages.map((each) => messageElement(each, edit(each))), this.answer.element);
+    this.again = smallButton("Regenerate");
+    this.again.addEventListener("click", () => this.on.regenerate(this));
+    this.answer.copy.before(this.again);
+    this.again.hidden = true;
     this.show("queued");
   }
 
@@ -47,9 +60,16 @@ export class Turn {
     return !FINAL.has(this.state);
   }
 
-  /** Says that the request has replaced the conversation before it. */
-  markBranch() {
-    this.element.prepend(element("p", "branch quiet", "Another branch: the model does not see what is above."));
+  /** The gateway has not accepted the request, and will not. */
+  get isRefused() {
+    return !this.id && this.state === "error";
+  }
+
+  /** Shows where the turn stands in its chat, and what can be done with it, see {@link Placement}. */
+  place(placement) {
+    const mayRetry = !this.answer.problem.hidden && this.answer.problem.querySelector("button");
+    this.again.hidden = !placement.canRegenerate || Boolean(mayRetry);
+    this.placement.show(placement);
   }
 
   /** Sends the request. Resolves with true once the gateway has accepted it. */
@@ -81,12 +101,13 @@ export class Turn {
       start: (start) => answer.setSource(start),
       reset: ({ attempt }) => {
         answer.reset();
+        this.calls = [];
         this.show("streaming", `attempt ${attempt}: another worker restarts the answer`);
       },
       token: ({ token }) => answer.append(token),
       reasoning: ({ text }) => answer.reasoning.append(text),
       refusal: ({ text }) => answer.refusal.append(text),
-      tool_call: (call) => answer.calls.take(call),
+      tool_call: (call) => this.takeCall(call),
       json: (piece) => answer.setValue(piece),
       error: ({ code, message, retryable }) => this.showProblem(message, code, retryable),
       done: (done) => this.settle(done),
@@ -99,6 +120,7 @@ export class Turn {
   /** Shows an answer that has ended; its formatting may come later. */
   fillFrom(status, isUrgent) {
     const { answer } = this;
+    this.stored = status;
     answer.problem.removeAttribute("role"); // it is no news
     if (status.error) this.showProblem(status.error.message, status.error.code, status.error.retryable);
     answer.element.classList.remove("live");
@@ -109,6 +131,12 @@ export class Turn {
       answer.view.reset();
       fill(answer, status);
     });
+  }
+
+  takeCall(call) {
+    this.answer.calls.take(call);
+    const { id, name, arguments: text } = call;
+    if (call.complete) this.calls.push({ id, type: "function", function: { name, arguments: text } });
   }
 
   close() {

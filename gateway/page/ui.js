@@ -1,17 +1,23 @@
 // Page furniture: prompt box, sidebar on a phone, automatic scrolling, the curl example.
 
+import { Attachments } from "./attachments.js";
+
 const byId = (id) => document.getElementById(id);
 
 const KEYS = "Enter sends, Shift+Enter starts a new line.";
 
 export class Composer {
-  /** `on`: send(prompt), which returns true if the prompt was accepted; stop(); typed(text). */
+  /** `on`: send(text, images), which returns true if the question was accepted; stop(); typed(text, images). */
   constructor(on) {
     this.on = on;
     this.prompt = byId("prompt");
     this.keys = byId("keys");
     this.sendButton = byId("send");
     this.stopButton = byId("stop");
+    this.attachments = new Attachments(this.prompt, () => this.changed());
+    byId("composer").prepend(this.attachments.list, this.attachments.note, this.attachments.input);
+    byId("composer").insertBefore(this.attachments.button, this.prompt);
+    this.attachments.takeDrops(document.body, () => !this.prompt.checkVisibility());
     byId("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -27,7 +33,7 @@ export class Composer {
     });
     this.prompt.addEventListener("input", () => {
       this.fit();
-      this.on.typed(this.prompt.value);
+      this.changed();
     });
     this.stopButton.addEventListener("click", () => {
       this.stopButton.disabled = true;
@@ -38,10 +44,16 @@ export class Composer {
   submit() {
     const text = this.prompt.value.trim();
     if (!this.stopButton.hidden) return this.hint("An answer is coming: wait for its end, or press Esc to stop it.");
-    if (!text || !this.on.send(text)) return;
+    const { images, isBusy } = this.attachments;
+    if (isBusy) return this.hint("An image is still being prepared: send again in a moment.");
+    if ((!text && images.length === 0) || !this.on.send(text, [...images])) return;
     if (matchMedia("(hover: none)").matches) this.prompt.blur(); // folds the keyboard of a phone
-    this.prompt.value = "";
-    this.fit();
+    this.hint(KEYS);
+    this.fill({ text: "", images: [], lost: [] });
+  }
+
+  changed() {
+    this.on.typed(this.prompt.value, this.attachments.images);
   }
 
   /** Shows what the keys do. */
@@ -50,9 +62,10 @@ export class Composer {
     this.keys.classList.toggle("urgent", text !== KEYS);
   }
 
-  /** Sets the text of the prompt. */
-  fill(text) {
+  /** Shows a draft. `lost`: names of its images that were not kept. */
+  fill({ text, images, lost }) {
     this.prompt.value = text;
+    this.attachments.fill(images, lost.length > 0 ? `Attach again: ${lost.join(", ")}. A reload keeps only text.` : "");
     this.fit();
   }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 
@@ -100,9 +101,12 @@ async def test_an_answer_that_breaks_its_schema_can_be_read(page: Page, system: 
     assert "I would rather not." in await page.text_of("answer")  # unfolded
     assert (await page.shown()).raw == "I would rather not."
     await page.script("document.querySelector('.problem button').click()")  # sends the same request again
+
+    def formats() -> list[Any]:
+        return [call.request["response_format"] for call in system.fake.calls if call.model == "chatty"]
+
+    await page.until(lambda: holds(lambda: formats() == [{"type": "json_object"}] * 2))
     assert await page.until_state(*ENDED) == "error"
-    formats = [call.request["response_format"] for call in system.fake.calls if call.model == "chatty"]
-    assert formats == [{"type": "json_object"}] * 2
 
 
 async def test_text_around_the_json_is_counted(page: Page, system: System) -> None:

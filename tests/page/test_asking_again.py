@@ -1,0 +1,182 @@
+"""An answer is regenerated, a question is edited: the model gets what was before, and a reload shows the same."""
+
+import asyncio
+from typing import Any
+
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.fakes.answer import Answer
+from tests.page.chat_page import ENDED, Page
+from tests.system import System
+
+_VISIBLE = """
+return [...document.querySelectorAll(".turn")].filter((turn) => turn.checkVisibility()).map((turn) => [
+  turn.querySelector(".bubble").textContent,
+  turn.querySelector(".assistant .body").textContent.trim(),
+  turn.dataset.state,
+]);
+"""
+_LABELS = """
+return [...document.querySelectorAll(".turn button")]
+  .filter((button) => button.checkVisibility())
+  .map((button) => button.textContent);
+"""
+_BUTTON = """
+return [...document.querySelectorAll(".turn button")].findLast((button) =>
+  button.textContent === arguments[0] && button.checkVisibility());
+"""
+
+
+async def click(page: Page, label: str) -> None:
+    """Click the last visible button of the conversation with this label, once there is one."""
+
+    def press() -> bool:
+        button: WebElement | None = page.driver.execute_script(_BUTTON, label)
+        if button is not None:
+            page.driver.execute_script("arguments[0].click()", button)
+        return button is not None
+
+    await page.until(lambda: asyncio.to_thread(press))
+
+
+async def until_visible(page: Page, *turns: list[str]) -> None:
+    seen: Any = None
+
+    async def are_visible() -> bool:
+        nonlocal seen
+        seen = await page.script(_VISIBLE)
+        return bool(seen == list(turns))
+
+    try:
+        await page.until(are_visible)
+    except TimeoutError:
+        raise AssertionError(f"shown: {seen}") from None
+
+
+async def type_keys(page: Page, *keys: str) -> None:
+    """Type into the element that has the focus."""
+    await asyncio.to_thread(lambda: ActionChains(page.driver).send_keys(*keys).perform())
+
+
+def sent(system: System, model: str) -> list[list[tuple[str, Any]]]:
+    """Return the messages of each call of a model."""
+    calls = [call for call in system.fake.calls if call.model == model]
+    return [[(each["role"], each["content"]) for each in call.request["messages"]] for call in calls]
+
+
+async def test_a_regenerated_answer_replaces_the_old_one_also_after_a_reload(page: Page, system: System) -> None:
+    system.fake.play("again", *(Answer(deltas=[f"Answer {number}"]) for number in range(1, 6)))
+    await page.ask("First", model="openai/again")
+    first = ["First", "Answer 1", "done"]
+    await until_visible(page, first)
+    await page.ask("Second", model="openai/again")
+    await until_visible(page, first, ["Second", "Answer 2", "done"])
+    await click(page, "Regenerate")
+    await until_visible(page, first, ["Second", "Answer 3", "done"])
+    before = [("user", "First"), ("assistant", "Answer 1"), ("user", "Second")]
+    assert sent(system, "again")[1:] == [before, before]
+    assert await page.script("return document.activeElement.id") in {"prompt", "scroll"}
+
+    await page.reload()
+    await until_visible(page, first, ["Second", "Answer 3", "done"])
+    await click(page, "Show")
+    await until_visible(page, first, ["Second", "Answer 2", "done"], ["Second", "Answer 3", "done"])
+    await click(page, "Hide")
+    await click(page, "Regenerate")
+    await until_visible(page, first, ["Second", "Answer 4", "done"])
+    assert sent(system, "again")[-1] == before
+    await page.ask("Third", model="openai/again")
+    await until_visible(page, first, ["Second", "Answer 4", "done"], ["Third", "Answer 5", "done"])
+    assert sent(system, "again")[-1] == [*before, ("assistant", "Answer 4"), ("user", "Third")]
+
+
+async def test_a_question_is_edited_and_what_follows_is_asked_anew(page: Page, system: System) -> None:
+    system.fake.play("edited", *(Answer(deltas=[f"Answer {number}"]) for number in range(1, 6)))
+    for number in (1, 2, 3):
+        await page.ask(f"Question {number}", model="openai/edited")
+        await page.until_state(*ENDED)
+    turns = [[f"Question {number}", f"Answer {number}", "done"] for number in (1, 2, 3)]
+    await asyncio.to_thread(lambda: page.element("prompt").send_keys("A draft"))
+    edit = "[...document.querySelectorAll('.edit')][1]"
+    await page.script(f"{edit}.click()")
+    await page.until(lambda: page.script("return document.activeElement.closest('.editor') !== null"))
+    await type_keys(page, " that is not sent", Keys.ESCAPE)
+    await until_visible(page, *turns)
+    assert await page.script(f"return document.activeElement === {edit}")
+
+    await page.script(f"{edit}.click()")
+    await page.until(lambda: page.script("return document.activeElement.value === 'Question 2'"))
+    await type_keys(page, ", edited", Keys.ENTER)
+    edited = ["Question 2, edited", "Answer 4", "done"]
+    await until_visible(page, turns[0], edited)
+    before = [("user", "Question 1"), ("assistant", "Answer 1")]
+    assert sent(system, "edited")[-1] == [*before, ("user", "Question 2, edited")]
+    assert await page.script("return document.activeElement.id") in {"prompt", "scroll"}
+    assert await page.script("return document.getElementById('prompt').value") == "A draft"
+
+    await page.reload()
+    await until_visible(page, turns[0], edited)
+    assert await page.script("return document.getElementById('prompt').value") == "A draft"
+    await page.script("document.querySelector('.edit').click()")  # the question that began the chat
+    await page.until(lambda: page.script("return document.activeElement.value === 'Question 1'"))
+    await type_keys(page, Keys.HOME, "My ")
+    await click(page, "Save")
+    await until_visible(page, ["My Question 1", "Answer 5", "done"])
+    assert sent(system, "edited")[-1] == [("user", "My Question 1")]
+
+
+async def test_an_answer_that_was_stopped_failed_or_refused_is_asked_again(page: Page, system: System) -> None:
+    system.fake.play("stopped", Answer(deltas=["Half"], end="hang"), Answer(status=400), Answer(deltas=["Whole"]))
+    await page.ask("Hello", model="openai/stopped")
+    await page.until_longer(3)
+    assert await page.script(_LABELS) == ["Copy"]  # nothing can be asked again while an answer comes
+    await page.click("stop")
+    assert await page.until_state(*ENDED) == "cancelled"
+    await click(page, "Regenerate")
+    await until_visible(page, ["Hello", "", "error"])
+    await click(page, "Regenerate")
+    whole = ["Hello", "Whole", "done"]
+    await until_visible(page, whole)
+    assert sent(system, "stopped") == [[("user", "Hello")]] * 3
+
+    system.fake.play("good", Answer(deltas=["Good"]))
+    choose = "document.getElementById('model-name').value = arguments[0]"
+    await page.script(choose.replace("arguments[0]", f"'{'x' * 1000}'"))
+    await click(page, "Regenerate")
+    await until_visible(page, whole, ["Hello", "", "error"])  # the gateway refuses the model, so nothing is replaced
+    await page.script(choose.replace("arguments[0]", "'good'"))
+    await click(page, "Regenerate")
+    await until_visible(page, ["Hello", "Good", "done"])
+    await page.reload()
+    await until_visible(page, ["Hello", "Good", "done"])
+
+
+async def test_a_chat_that_was_deleted_meanwhile_is_not_begun_again(page: Page, system: System) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    await page.ask("First", model="openai/brief")
+    await until_visible(page, ["First", "Brief.", "done"])
+    chat = (await page.fragment()).removeprefix("chat=")
+    assert (await system.http.delete(f"{page.url}/chats/{chat}")).status_code == 204
+    calls = len(sent(system, "brief"))
+    await click(page, "Regenerate")
+    await page.until(lambda: page.script("return notice.textContent.includes('no such chat')"))
+    await until_visible(page, ["First", "Brief.", "done"])
+    assert len(sent(system, "brief")) == calls
+
+
+async def test_another_programs_branch_is_shown_and_its_unknown_beginning_is_not_replaced(
+    page: Page, system: System
+) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    await page.ask("First", model="openai/brief")
+    await until_visible(page, ["First", "Brief.", "done"])
+    chat = (await page.fragment()).removeprefix("chat=")
+    given = [{"role": "user", "content": "Other"}, {"role": "assistant", "content": "Yes?"}]
+    messages = [*given, {"role": "user", "content": "Go on"}]
+    await system.ended(await system.post("brief", chat_id=chat, history="given", messages=messages))
+    await page.reload()
+    await until_visible(page, ["First", "Brief.", "done"], ["Go on", "Brief.", "done"])
+    assert "Another branch" in await page.script("return document.getElementById('messages').textContent")
+    assert set(await page.script(_LABELS)) == {"Copy", "Copy answer"}

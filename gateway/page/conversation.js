@@ -109,7 +109,7 @@ export class Conversation {
         replaced: (replaced.get(turn) ?? []).map((old) => old.element),
         isReplaced: hidden.has(turn),
         isBranched: branched.has(turn),
-        canEdit: canReplace && turn.messages.length > 0,
+        canEdit: canReplace && turn.messages.length > 0 && !turn.isLive,
         canRegenerate: canReplace && turn === this.last && !turn.isLive,
       });
     }

@@ -173,8 +173,8 @@ class _Parts:
         reload = RecordedReload(client, current, "gateway", gateway_id)
         if hangup is not None:
             hangup.reload_with(reload.on_hangup)
-        models = Models(client, current)
         acceptance = Acceptance(client)
+        models = Models(client, current, acceptance.is_accepting)
         backlog = Backlog(client, settings.queue_timeout_s, lambda: scripts.target_limits)
         storage, budgets = Storage(client, scripts, settings), RequestBudgets(current)
         dispatch = Dispatch(client, scripts, settings, backlog, storage, budgets)

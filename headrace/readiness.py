@@ -1,4 +1,4 @@
-"""Readiness of ``headrace up``: polls the gateways. Each is ready once a worker has published its models."""
+"""Readiness of ``headrace up``: polls the gateways. Each is ready once its worker has published its models."""
 
 import asyncio
 import ipaddress
@@ -13,7 +13,8 @@ POLL_S = 0.1
 
 
 async def wait_ready(host: str, ports: Iterable[int], console: Console) -> None:
-    """Wait until every gateway's ``/readyz`` returns 200.
+    """Wait until every gateway's ``/readyz`` returns 200, and says that it accepts requests: the models of an earlier
+    run are known before a worker has published those of this one.
 
     After :data:`REPORT_AFTER_S` the missing parts are reported once. The wait continues, because the supervisor also
     continues to restart them.
@@ -56,4 +57,6 @@ async def _problem(client: httpx2.AsyncClient, base: str) -> str | None:
         answer = await client.get(f"{base}/readyz")
     except httpx2.HTTPError:
         return "no response"
-    return None if answer.status_code == 200 else f"HTTP {answer.status_code} {answer.text[:200]}".strip()
+    if answer.status_code != 200:
+        return f"HTTP {answer.status_code} {answer.text[:200]}".strip()
+    return None if answer.json().get("accepting") else "no worker accepts requests yet"

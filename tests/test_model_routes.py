@@ -1,5 +1,6 @@
 """The lists of models that OpenAI's and Anthropic's SDKs read, and names that no list has."""
 
+import signal
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -111,5 +112,10 @@ async def test_unlisted_names_can_be_refused(tmp_path: Path) -> None:
                     await client.messages.create(model=name, messages=USER, max_tokens=9)
             system.fake.play("claude-b", Answer(deltas=["listed"]))
             await client.messages.create(model="claude-b", messages=USER, max_tokens=9)
+            system.workers[0].signal(signal.SIGTERM)
+            await system.workers[0].wait()
+            with pytest.raises(anthropic.InternalServerError) as refused:  # the next worker may bring the model
+                await client.messages.create(model="claude-new", messages=USER, max_tokens=9)
+            assert "no worker runs at the moment, try again shortly" in refused.value.message
     finally:
         await system.stop()

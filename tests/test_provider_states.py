@@ -19,8 +19,18 @@ api_keys = ["env:KEY_ONE", "env:KEY_TWO"]
 models = ["m", "down", "limited"]
 concurrent_streams = 7
 requests_per_minute = 100
+
+[providers.single]
+kind = "openai"
+base_url = "{fake.openai_base_url}"
+api_keys = ["env:KEY_THREE"]
+models = ["m"]
 """
-KEYS = {"KEY_ONE": "first-key-of-the-team-1111", "KEY_TWO": "second-key-of-the-team-2222"}
+KEYS = {
+    "KEY_ONE": "first-key-of-the-team-1111",
+    "KEY_TWO": "second-key-of-the-team-2222",
+    "KEY_THREE": "a-wrong-key-of-the-team-3333",
+}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ async def system(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -
         folder,
         gateways=1,
         workers=1,
-        providers=["alpha"],
+        providers=["alpha", "single"],
         environment={**KEYS, "HEADRACE_BREAKER_FAILURES": "1"},
         config=folder / "headrace.toml",
         provider_retries=0,
@@ -113,6 +123,23 @@ async def test_without_file_and_keys_the_state_is_that_of_redis(system: System) 
     assert row(ended, "demo", "demo").startswith("1 - 0 - - ok")
     ended = await listed(system, system.folder / "headrace.toml")
     assert row(ended, "alpha", "env:KEY_ONE") == "not readable here; only workers need it"
+
+
+async def test_the_only_key_of_a_provider_is_shown_as_refused_until_it_is_accepted(
+    system: System, fake: FakeProvider
+) -> None:
+    fake.director = lambda call: Answer(status=401) if call.headers["authorization"].endswith("3333") else Answer()
+    for _ in range(2):
+        status = await system.ended(await system.post("single/m", provider=None))
+        assert status["error"] is not None
+    lines = system.workers[0].log.read_text().splitlines()
+    assert len([line for line in lines if '"key paused"' in line and '"single"' in line]) == 1
+    ended = await listed(system, system.folder / "headrace.toml", **KEYS)
+    assert any("…3333" in line and "refused by the provider" in line for line in ended.out.splitlines()), ended.out
+    fake.director = lambda _: Answer()
+    assert (await system.ended(await system.post("single/m", provider=None)))["status"] == "completed"
+    ended = await listed(system, system.folder / "headrace.toml", **KEYS)
+    assert not any("KEY_THREE" in line and "refused" in line for line in ended.out.splitlines())
 
 
 def with_system(number: int) -> list[dict[str, str]]:

@@ -176,7 +176,8 @@ class _Worker:
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
         self._presence = Presence(client, worker_id, "worker", self._load, reload.on_request)
-        publishing = publish_models(client, self._adapters)
+        published = asyncio.Event()
+        publishing = publish_models(client, self._adapters, published)
         coroutines = (
             flusher.run(),
             self._leases.renew(),
@@ -189,7 +190,7 @@ class _Worker:
             deliveries.run(),
             *([archiving(client, scripts).run()] if archiving is not None else []),
             publishing,
-            self._presence.run(),
+            self._appear(published),
             self._lag.run(),
             watch.run(),
         )
@@ -231,6 +232,11 @@ class _Worker:
         if self._hooks is not None:
             await close_hooks(self._hooks, self._settings.hook_timeout_s)
         await self._client.aclose()
+
+    async def _appear(self, published: asyncio.Event) -> None:
+        """Report this worker once its models are known: until then a gateway cannot say that a model is unknown."""
+        await published.wait()
+        await self._presence.run()
 
     def _load(self) -> Load:
         """Return the load that this process publishes."""

@@ -1,6 +1,6 @@
 """Resolves a model name to a provider and a model that the workers offer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,10 +36,15 @@ class ListedModel:
 
 
 class Models:
-    """The model catalog, at most two seconds old, with the aliases of the configuration."""
+    """The model catalog, at most two seconds old, with the aliases of the configuration. ``is_accepting``: whether a
+    worker runs. Only then a model is called unknown, by a list read after the request came: a worker that starts may
+    bring it, and a client does not repeat a request that is refused for good."""
 
-    def __init__(self, client: Client, current: CurrentConfiguration) -> None:
+    def __init__(
+        self, client: Client, current: CurrentConfiguration, is_accepting: Callable[[], Awaitable[bool]]
+    ) -> None:
         self._client = client
+        self._is_accepting = is_accepting
         self._current = current
         self._tries_unknown = current.value.settings.unknown_models == "try"
         self._last: Catalog = {}
@@ -96,6 +101,13 @@ class Models:
         offers are accepted. ``allowed``: models that the credentials allow; None means all. ``chat_id``: of the chat
         that the request belongs to. Raises :class:`UnknownModel`, :class:`ModelNotAllowed`, :class:`NoModels` and,
         for a fallback, :class:`InvalidRequest`."""
+        try:
+            return await self._resolve(request, allowed, chat_id)
+        except UnknownModel as error:
+            await self._read_again(error)
+            return await self._resolve(request, allowed, chat_id)
+
+    async def _resolve(self, request: ChatRequest, allowed: ModelPatterns | None, chat_id: str | None) -> ChatRequest:
         names = await self._names(allowed)
         targets = Targets(names, self._configuration.aliases, request, chat_id)
         found = targets.of(request.model, request.provider)
@@ -149,6 +161,12 @@ class Models:
         """Return True if the provider counts the tokens of a request without answering it."""
         offer = (await self.catalog()).get(provider)
         return offer is not None and offer.counts_tokens
+
+    async def _read_again(self, error: UnknownModel) -> None:
+        """Let the next look at the catalog read it. Raises :class:`NoModels` if no worker runs."""
+        if not await self._is_accepting():
+            raise NoModels(f"{error.message}; no worker runs at the moment, try again shortly") from None
+        self._catalogs.forget(None)
 
     async def _names(self, allowed: ModelPatterns | None, *, tries_unknown: bool = True) -> ModelNames:
         if catalog := await self.catalog():

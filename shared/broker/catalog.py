@@ -6,6 +6,7 @@ provider was first offered: the date of its models that have none.
 
 import time
 from collections.abc import Collection
+from typing import Final
 
 import msgspec
 
@@ -14,7 +15,9 @@ from shared.broker.keys import CATALOG, OFFERED
 from shared.model_patterns import matches_any
 
 #: The catalog outlives an outage of all workers; requests then wait in the queue.
-_LIFE_S = 24 * 3600
+_LIFE_S: Final = 24 * 3600
+#: Time in which others publish and no worker publishes a provider, after which it counts as taken away.
+_TAKEN_AWAY_S: Final = 60
 
 
 class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -22,7 +25,8 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     ``closed``: the provider has no others. ``created``: Unix seconds, of the models that the provider dates.
     ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
     of a request without answering it. ``family``: of the provider's wire format; empty if it is the name.
-    ``responses``: patterns of the models that have the family of Responses instead."""
+    ``responses``: patterns of the models that have the family of Responses instead. ``published``: when a worker
+    published this last; 0 by one of 0.2, and in what :func:`read_catalog` returns."""
 
     models: tuple[str, ...]
     open: bool = False
@@ -32,6 +36,7 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     offered: int = 0
     family: str = ""
     responses: tuple[str, ...] = ()
+    published: int = 0
 
     def has(self, model: str) -> bool:
         return self.open or model in self.models
@@ -54,8 +59,10 @@ async def publish(client: Client, catalog: Catalog, removed: Collection[str] = (
     has them publishes them again. Raises :class:`BrokerUnavailable`."""
     if not catalog:
         return
-    fields = [item for name, offered in catalog.items() for item in (name, msgspec.json.encode(offered))]
-    offers = [item for name in catalog for item in (int(time.time()), name)]
+    now = int(time.time())
+    dated = {name: msgspec.structs.replace(offered, published=now) for name, offered in catalog.items()}
+    fields = [item for name, offered in dated.items() for item in (name, msgspec.json.encode(offered))]
+    offers = [item for name in catalog for item in (now, name)]
     await run_commands(
         client,
         [
@@ -69,11 +76,14 @@ async def publish(client: Client, catalog: Catalog, removed: Collection[str] = (
 
 
 async def read_catalog(client: Client) -> Catalog:
-    """Return the models of all providers. Raises :class:`BrokerUnavailable`."""
+    """Return the models of all providers that workers offer, or the last ones offered. Raises
+    :class:`BrokerUnavailable`."""
     flat, offers = await run_commands(client, [("HGETALL", CATALOG), ("ZRANGE", OFFERED, 0, -1, "WITHSCORES")])
-    stored = sorted(zip(flat[::2], flat[1::2], strict=True))
+    stored = {name: _decoder.decode(models) for name, models in sorted(zip(flat[::2], flat[1::2], strict=True))}
     offered = dict(zip(offers[::2], offers[1::2], strict=True))
+    newest = max((models.published for models in stored.values()), default=0)
     return {
-        name.decode(): msgspec.structs.replace(_decoder.decode(models), offered=int(offered.get(name, 0)))
-        for name, models in stored
+        name.decode(): msgspec.structs.replace(models, offered=int(offered.get(name, 0)), published=0)
+        for name, models in stored.items()
+        if not models.published or newest - models.published < _TAKEN_AWAY_S
     }

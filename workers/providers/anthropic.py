@@ -76,7 +76,7 @@ class AnthropicProvider:
         return posts_of(endpoint, self._client, AsyncStream)
 
     async def list_models(self) -> ModelList:
-        return await list_models(self._models, self._fetch_models, CATCH)
+        return await list_models(self._models, self._upstream, self._fetch_models, CATCH)
 
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)

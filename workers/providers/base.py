@@ -99,13 +99,14 @@ class ModelList:
     """Models of one provider. ``open`` means that every other name is passed on too, because the provider returned no
     list. ``closed`` means that there are no others: a provider's own list may lack names that it accepts.
     ``created``: Unix seconds, of the models for which the provider names a date. ``responses``: patterns of the
-    models that an OpenAI provider asks by Responses."""
+    models that an OpenAI provider asks by Responses. ``problem``: code of the error for which there is no list."""
 
     models: tuple[str, ...]
     open: bool = False
     closed: bool = False
     created: Mapping[str, int] = field(default_factory=dict, compare=False)
     responses: tuple[str, ...] = ()
+    problem: str = field(default="", compare=False)
 
 
 class Sink(Protocol):

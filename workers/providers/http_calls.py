@@ -147,20 +147,23 @@ def check_type(headers: Mapping[str, str]) -> None:
 
 
 async def list_models(
-    configured: tuple[str, ...], fetch: Callable[[], Awaitable[Mapping[str, int]]], catch: Catch
+    configured: tuple[str, ...], upstream: Upstream, fetch: Callable[[], Awaitable[Mapping[str, int]]], catch: Catch
 ) -> ModelList:
     """Return the ``configured`` models, else the provider's own list, else an open list."""
     if configured:
         return ModelList(configured, closed=True)
+    dates, problem = dict[str, int](), ""
     try:
-        async with asyncio.timeout(LIST_TIMEOUT_S):
-            dates = await fetch()
-    except catch:
-        dates = {}
+        with ProviderCall(upstream, "", catch):
+            async with asyncio.timeout(LIST_TIMEOUT_S):
+                dates.update(await fetch())
+    except ProviderError as error:
+        problem = error.code
     # Gateways read the list every few seconds.
     usable = (name for name in dates if name.isprintable() and 0 < len(name) <= _LONGEST_MODEL)
     models = tuple(islice(usable, _MOST_MODELS))
-    return ModelList(models, open=not models, created={name: dates[name] for name in models if dates[name]})
+    created = {name: dates[name] for name in models if dates[name]}
+    return ModelList(models, open=not models, created=created, problem=problem)
 
 
 async def probe_models(

@@ -2,6 +2,7 @@
 
 Requests with the same prefix prefer the same key, since a provider keeps its prompt caches by account. A key whose
 rate is limited is paused for one model; a key that the provider refuses is paused until the configuration changes.
+The only key of a provider is paused too: requests go to their fallbacks first, and are tried with it for the rest.
 """
 
 import logging
@@ -74,7 +75,7 @@ class Keys:
             return False
         has_others = len(self._keys_of(provider)) > 1
         if error.code == "provider_auth":
-            if error.refuses_key and has_others:
+            if error.refuses_key and key is not None:
                 await self._pause(provider, pause_of(_id(key)), _LONGEST_PAUSE_S, error)
             return has_others
         pause_s = error.retry_after_s
@@ -94,11 +95,18 @@ class Keys:
                 await resume_key(self._client, self._hash_of(provider), provider, pause)
 
     async def _pause(self, provider: str, pause: str, pause_s: float, error: ProviderError) -> None:
-        until_ms = now_ms() + round(pause_s * 1000)
+        until_ms, was_paused = now_ms() + round(pause_s * 1000), bool(self._end_of(provider, pause))
         self._pauses.setdefault(provider, {})[pause] = until_ms
         key_id, _, model = pause.partition(" ")
-        line = {"provider": provider, "key": key_id, "model": model or None, "pause_s": pause_s, "code": error.code}
-        logger.warning("key paused", extra=line)
+        if not was_paused:
+            line = {
+                "provider": provider,
+                "key": key_id,
+                "model": model or None,
+                "pause_s": pause_s,
+                "code": error.code,
+            }
+            logger.warning("key paused", extra=line)
         with suppress(BrokerUnavailable):
             await pause_key(self._client, self._hash_of(provider), provider, pause, until_ms=until_ms)
 

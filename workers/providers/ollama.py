@@ -71,7 +71,7 @@ class OllamaProvider:
         self._posts = _posts_of(endpoint, self._url, self._session)
 
     async def list_models(self) -> ModelList:
-        return await list_models(self._models, self._fetch_models, CATCH)
+        return await list_models(self._models, self._upstream, self._fetch_models, CATCH)
 
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(self._fetch_models, key), CATCH)

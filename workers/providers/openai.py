@@ -62,7 +62,9 @@ class OpenAIProvider:
         self._posts = posts_of(endpoint, self._client, AsyncStream)
 
     async def list_models(self) -> ModelList:
-        return await list_models(self._models, partial(fetch_models, self._client, self._endpoint), CATCH)
+        return await list_models(
+            self._models, self._upstream, partial(fetch_models, self._client, self._endpoint), CATCH
+        )
 
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)

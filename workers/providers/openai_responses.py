@@ -42,7 +42,7 @@ class ResponsesProvider:
 
     async def list_models(self) -> ModelList:
         fetch = partial(fetch_models, self._client, self._endpoint)
-        return await list_models(self._endpoint.entry.models, fetch, CATCH)
+        return await list_models(self._endpoint.entry.models, self._upstream, fetch, CATCH)
 
     async def probe(self, key: ApiKey | None = None) -> tuple[str, ...]:
         return await probe_models(self._upstream, partial(fetch_models, self._client, self._endpoint, key), CATCH)

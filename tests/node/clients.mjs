@@ -337,6 +337,34 @@ async function fetchEvents(ask, outcome, say) {
   });
 }
 
+// The unmodified agent reads a stream that is at hand: `ask.join` has its text, and the messages before it.
+async function agUiReplay(ask, outcome) {
+  const { body, messages, threadId, runId, endings = 1 } = ask.join;
+  const fetch = async () => new Response(body, { headers: { 'Content-Type': 'text/event-stream' } });
+  const agent = new HttpAgent({ url: 'http://none', threadId, initialMessages: messages, fetch });
+  let ends = 0;
+  await agent.runAgent({ runId }, {
+    onRunFinishedEvent: ({ event }) => { ends += 1; outcome.finish = event.result.finishReason; },
+    onRunErrorEvent: ({ event }) => { ends += 1; outcome.finish = event.code; },
+  });
+  outcome.messages = agent.messages;
+  if (ends !== endings) throw new Error(`the run has ${ends} endings`);
+}
+
+// A page with one tool: it runs the calls of the first answer, and asks again.
+async function agUiTurns(ask, outcome) {
+  const agent = new HttpAgent({ url: `${ask.base}/ag-ui`, initialMessages: [{ id: 'u', role: 'user', content: 'hi' }] });
+  const tools = ask.tools.map((name) => ({ name, description: '', parameters: { type: 'object' } }));
+  const turn = () => agent.runAgent({ tools, forwardedProps: { model: ask.model } });
+  const { newMessages } = await turn();
+  for (const { id } of newMessages.flatMap(({ toolCalls = [] }) => toolCalls)) {
+    agent.addMessage({ id: `result of ${id}`, role: 'tool', toolCallId: id, content: `did ${id}` });
+  }
+  const { newMessages: last } = await turn();
+  outcome.text = last.findLast(({ role }) => role === 'assistant').content;
+  outcome.messages = agent.messages;
+}
+
 // A run that another client started is read by its ids; the agent is unmodified.
 async function agUi(ask, outcome, say) {
   const url = `${ask.base}/ag-ui`;
@@ -344,7 +372,7 @@ async function agUi(ask, outcome, say) {
   const plain = fetchOf(ask);
   const attach = (_, { signal }) => plain(`${url}/runs/${runId}?threadId=${threadId}`, { signal });
   const agent = new HttpAgent({
-    url, threadId, initialMessages: ask.join ? [] : messages,
+    url, threadId: threadId ?? ask.key ?? undefined, initialMessages: ask.join ? [] : messages,
     fetch: ask.join ? attach : ask.resume ? resumingFetch(plain) : plain,
   });
   const parameters = {
@@ -389,6 +417,8 @@ export const CLIENTS = {
   'ai-openai-responses': aiCore((provider) => provider.responses),
   'ai-turns': aiTurns,
   'ag-ui': agUi,
+  'ag-ui-turns': agUiTurns,
+  'ag-ui-replay': agUiReplay,
   eventsource: eventSource,
   'fetch-event-source': fetchEvents,
 };

@@ -66,11 +66,11 @@ class AgUiEvents:
         return b"".join([*self._begin(), custom("waiting", asdict(waiting))])
 
     def render(self, batch: Batch) -> bytes:
-        return b"".join([*self._begin(), *self._taken_back(batch), *self._rendered(batch)])
+        return b"".join([*self._begin(batch), *self._taken_back(batch), *self._rendered(batch)])
 
     # --- before the answer, and between two of them
 
-    def _begin(self) -> Iterator[bytes]:
+    def _begin(self, batch: Batch | None = None) -> Iterator[bytes]:
         if self._has_begun:
             return
         self._has_begun = True
@@ -78,7 +78,16 @@ class AgUiEvents:
             members = {**self._ids, "protocolVersion": PROTOCOL_VERSION}
             yield frame(str(STARTED if self._has_snapshot else READY), "RUN_STARTED", members)
         if self._has_snapshot and self._after in (None, STARTED):
-            yield snapshot(READY)
+            yield snapshot(READY, self._first_reasoning_in(batch))
+
+    def _first_reasoning_in(self, batch: Batch | None) -> str | None:
+        """Return the id of the first reasoning message. A client that joins again may have a part of it."""
+        if batch is None or not any(stored.startswith(b"reasoning ") for _, stored in batch.events):
+            return None
+        return self._first_reasoning(parse_event_id(batch.events[0][0].decode()).epoch)
+
+    def _first_reasoning(self, base: int) -> str:
+        return f"{self._run.message_id(base)}/r1"
 
     def _taken_back(self, batch: Batch) -> Iterator[bytes]:
         """Take back what the client shows, if it is of an answer that counts no more."""
@@ -92,8 +101,8 @@ class AgUiEvents:
         self._forget_answer()
         if had.shown is not None:
             yield from closing(self._run, had)
-            placeholder = f"{self._run.message_id(first.epoch)}/r1" if had.shown.has_reasoned else None
-            yield snapshot(Cursor(EventId(first.epoch, 0), 1), placeholder)
+            emptied = self._first_reasoning(first.epoch) if had.shown.has_reasoned else None
+            yield snapshot(Cursor(EventId(first.epoch, 0), 1), emptied)
 
     def _forget_answer(self) -> None:
         self._base = 0

@@ -5,7 +5,7 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -109,6 +109,12 @@ async def test_a_run_that_is_cut_after_any_event_is_resumed_by_get_and_by_post(s
     again = await system.http.post(f"{system.url}/ag-ui", json=body, headers={"Last-Event-ID": str(whole[-1].id)})
     assert frames_of(again) == whole[-1:]
     assert len([call for call in system.fake.calls if call.model == "ag-cut"]) == 1
+    for frame in (whole[-3], whole[-1]):  # cursors beyond the end, of no run
+        place, _, tail = str(frame.id).partition(".")
+        epoch, _, seq = place.partition("-")
+        reset = frames_of(await read(system, "ag-cut", f"{epoch}-{int(seq) + 1000}.{tail}"))
+        assert types(reset)[0] == "MESSAGES_SNAPSHOT"
+        assert reset[1:] == whole[1:]
 
 
 async def test_a_run_that_goes_on_is_resumed_at_another_gateway(system: System) -> None:
@@ -211,7 +217,7 @@ async def test_the_request_reaches_the_provider_as_a_chat(system: System) -> Non
     system.fake.play("ag-all", Answer(deltas=WORDS))
     image = {"type": "image", "source": {"type": "data", "value": PNG, "mimeType": "image/png"}}
     old_image = {"type": "binary", "mimeType": "image/png", "data": PNG}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"id": "s", "role": "developer", "content": "Be brief."},
         {"id": "u", "role": "user", "content": [{"type": "text", "text": "What is it?"}, image, old_image]},
         {"id": "x", "role": "activity", "activityType": "plan", "content": {}},
@@ -325,10 +331,10 @@ async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system
     body = run_input("ag-large", "ag-large", {**USER, "content": "x" * 70_000})
     async with a_bad_network(system) as (proxy, base):
         stays, breaks, grown = Outcome(), Outcome(), asyncio.Event()
-        of_run = {"model": "openai/ag-killed", "key": "ag-killed"}
+        ask = Ask(base=system.url, model="openai/ag-killed", key="ag-killed")
         running = [
-            asyncio.create_task(node.run("ag-ui", Ask(base=system.url, **of_run), stays, lambda: None)),
-            asyncio.create_task(node.run("ag-ui", Ask(base=base, resume=True, **of_run), breaks, grown.set)),
+            asyncio.create_task(node.run("ag-ui", ask, stays, lambda: None)),
+            asyncio.create_task(node.run("ag-ui", replace(ask, base=base, resume=True), breaks, grown.set)),
         ]
         large = asyncio.create_task(system.http.post(f"{system.url}/ag-ui", json=body))
         await turnstile.allow(3)

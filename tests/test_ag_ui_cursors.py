@@ -82,7 +82,8 @@ def resumed(received: list[bytes], epoch: int, log: list[Event]) -> list[bytes]:
     """Return what a client gets that resumes after ``received``, if the log is of ``epoch``."""
     cursor = cursor_after(received)
     is_stale = cursor is not None and cursor.at != EventId(0, 0) and cursor.at.epoch != epoch
-    renderer = AgUiEvents(RUN, after=cursor, is_stale=is_stale, joins=True)
+    renderer = AgUiEvents(RUN, after=cursor, joins=True)
+    renderer.is_stale = is_stale
     return frames(renderer.render(batch(epoch, log)))
 
 

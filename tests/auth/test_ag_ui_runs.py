@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.credentials import bearer, token
 from tests.fakes.answer import Answer
+from tests.responses import code_of
 from tests.system import System
 
 
@@ -57,3 +58,18 @@ async def test_a_link_reads_the_run_of_its_stream(guarded: System) -> None:
     assert (await guarded.http.get(f"{url}/runs/{'00' * 17}", params=ticket)).status_code == 401
     assert (await guarded.http.get(f"{url}/runs/ag-link", params={**ticket, "threadId": "t"})).status_code == 401
     assert (await guarded.http.post(f"{url}/runs/{stream_id}/cancel", params=ticket)).status_code == 403
+
+
+async def test_the_credentials_limit_a_run_as_any_request(guarded: System) -> None:
+    guarded.fake.play("ag-allowed", Answer(deltas=("yes",)))
+    limited = bearer(token("ag-limited", models="openai/ag-allowed", denied_fields="temperature"))
+    url = f"{guarded.url}/ag-ui"
+    hot = {"model": "openai/ag-allowed", "temperature": 0.5}
+    for body, status, code in (
+        (run_input("ag-1", "openai/ag-secret"), 403, "model_not_allowed"),
+        (run_input("ag-2", "") | {"forwardedProps": hot}, 403, "field_not_allowed"),
+    ):
+        refused = await guarded.http.post(url, json=body, headers=limited)
+        assert code_of(refused) == (status, code)
+    allowed = await guarded.http.post(url, json=run_input("ag-3", "openai/ag-allowed"), headers=limited)
+    assert types(allowed.text)[-1] == "RUN_FINISHED"

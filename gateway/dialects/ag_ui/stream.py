@@ -31,9 +31,10 @@ Body = dict[str, Any]
 class AgUiEvents:
     """Renderer of a run.
 
-    ``after``: cursor of a client that resumes; None for all frames. ``is_stale``: the log does not have its event.
-    ``joins``: the client may not have the messages of the request. ``repeats_end``: the ending is sent even if the
-    client has it. Rendering always begins at the start of the log; frames up to ``after`` are dropped.
+    ``after``: cursor of a client that resumes; None for all frames. ``is_stale``, set before the first event: the log
+    does not have its frame. ``joins``: the client may not have the messages of the request. ``repeats_end``: the
+    ending is sent even if the client has it. Rendering always begins at the start of the log; frames up to ``after``
+    are dropped.
     """
 
     def __init__(
@@ -41,7 +42,6 @@ class AgUiEvents:
         run: Run,
         *,
         after: Cursor | None = None,
-        is_stale: bool = False,
         joins: bool = False,
         resumable: bool = False,
         repeats_end: bool = False,
@@ -49,7 +49,7 @@ class AgUiEvents:
         self.resumable = resumable
         self._run = run
         self._after = after
-        self._is_stale = is_stale
+        self.is_stale = False
         self._has_snapshot = joins and run.has_messages
         self._repeats_end = repeats_end
         self._has_begun = False
@@ -94,10 +94,10 @@ class AgUiEvents:
         if not batch.events or not batch.events[0][0]:
             return
         first, after = parse_event_id(batch.events[0][0].decode()), self._after
-        if not (batch.reset or self._is_stale or _is_of_earlier_epoch(after, first)):
+        if not (batch.reset or self.is_stale or _is_of_earlier_epoch(after, first)):
             return
         had = Cursor(self._at or first, self._frames, shown=self._shown) if after is None else after
-        self._after, self._is_stale = None, False
+        self._after, self.is_stale = None, False
         self._forget_answer()
         if had.shown is not None:
             yield from closing(self._run, had)

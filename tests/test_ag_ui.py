@@ -265,6 +265,13 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "messages.0.toolCalls.0.function: must be an object",
     ),
     "tools": ({"tools": ["look"]}, "tools.0: must be an object"),
+    "tool name": ({"tools": [{"description": "", "parameters": {}}]}, "tools.0.name: "),
+    "result": (
+        {"messages": [{"id": "x", "role": "reasoning", "content": ""}, {"id": "t", "role": "tool", "content": "4"}]},
+        "messages.1: ",
+    ),
+    "model": ({"forwardedProps": {}}, "forwardedProps.model: "),
+    "property": ({"forwardedProps": {"model": "m", "temperature": "hot"}}, "forwardedProps.temperature: "),
     "context": ({"context": [{"value": 1}]}, "context.0: must have a description and a value, both strings"),
 }
 

@@ -21,7 +21,7 @@ from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Counts, ToolCall, Turnstile
 from tests.responses import code_of
-from tests.system import System
+from tests.system import REPOSITORY, System
 
 WORDS = ("Hello", ", ", "wor", "ld", ".")
 TEXT = "".join(WORDS)
@@ -368,3 +368,8 @@ async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system
     assert (frames[-1].data["type"], frames[-1].data["code"]) == ("RUN_ERROR", "stream_reset")
     assert text_of(frames).startswith("[1]Hello")
     assert "[2]" not in text_of(frames)  # the text of two answers is never mixed
+
+
+def test_the_docs_show_the_fetch_of_the_examples() -> None:
+    document = (REPOSITORY / "docs" / "compatibility.md").read_text()
+    assert f"```js\n{(REPOSITORY / 'examples' / 'ag-ui' / 'resume.js').read_text()}```" in document

@@ -1,12 +1,13 @@
 // A `fetch` for AG-UI's HttpAgent: a run whose connection breaks goes on where it was, and its agent does not notice.
 // A gateway that restarts is waited for. A run has its `runId`, so that a repeated POST finds it and starts no other.
 export function resumingFetch(fetch = globalThis.fetch) {
+  const mostFailures = 10; // in a row
   const pause = (failures) =>
     new Promise((resolve) => setTimeout(resolve, Math.min(250 * 2 ** failures, 10_000) * (0.5 + Math.random() / 2)));
 
   return async function (url, init) {
     let at = null; // `id` of the last event
-    let failures = 0; // in a row
+    let failures = 0;
     let isOver = false;
 
     async function connect() {
@@ -15,19 +16,21 @@ export function resumingFetch(fetch = globalThis.fetch) {
         if (at !== null) headers.set('Last-Event-ID', at);
         try {
           const response = await fetch(url, { ...init, headers });
-          if (response.status < 500 || failures === 10) return response;
+          if (response.status < 500 || failures === mostFailures) return response;
         } catch (error) {
-          if (init.signal?.aborted || failures === 10) throw error;
+          if (init.signal?.aborted || failures === mostFailures) throw error;
         }
         await pause(failures++);
       }
     }
 
     async function* wholeEvents(body) {
+      const [reader, decoder] = [body.getReader(), new TextDecoder()];
       let text = ''; // of an event that is not complete
-      const decoder = new TextDecoder();
-      for await (const bytes of body) {
-        text += decoder.decode(bytes, { stream: true });
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        text += decoder.decode(value, { stream: true });
         const end = text.lastIndexOf('\n\n') + 2;
         if (end === 1) continue;
         const whole = text.slice(0, end);
@@ -46,7 +49,7 @@ export function resumingFetch(fetch = globalThis.fetch) {
             yield new TextEncoder().encode(events);
           }
         } catch (error) {
-          if (init.signal?.aborted) throw error;
+          if (init.signal?.aborted || failures === mostFailures) throw error;
         }
         if (isOver) return;
         await pause(failures++);
@@ -57,6 +60,15 @@ export function resumingFetch(fetch = globalThis.fetch) {
 
     const response = await connect();
     if (!response.ok) return response;
-    return new Response(ReadableStream.from(run(response)), { status: 200, headers: response.headers });
+    const events = run(response);
+    const body = new ReadableStream({
+      async pull(controller) {
+        const { done, value } = await events.next();
+        if (done) controller.close();
+        else controller.enqueue(value);
+      },
+      cancel: () => void events.return(),
+    });
+    return new Response(body, { status: 200, headers: response.headers });
   };
 }

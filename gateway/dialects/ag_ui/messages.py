@@ -13,7 +13,7 @@ Body = dict[str, Any]
 _ROLES: Final = ("developer", "system", "user", "assistant", "tool", "reasoning", "activity")
 #: The client's names of members.
 _NAMES: Final = {"tool_calls": "toolCalls", "tool_call_id": "toolCallId"}
-_MEDIA: Final = frozenset({"image", "audio", "video", "document"})
+_MEDIA: Final = ("image", "audio", "video", "document")
 _REMEDY: Final = "send an http or https address, or data in base64 with its mimeType"
 
 

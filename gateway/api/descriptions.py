@@ -12,6 +12,7 @@ MODELS: Final = "Models and usage"
 OPENAI: Final = "OpenAI"
 ANTHROPIC: Final = "Anthropic"
 AI_SDK: Final = "AI SDK"
+AG_UI: Final = "AG-UI"
 OPERATORS: Final = "Operators"
 SERVER: Final = "Server"
 #: Groups in which a reader meets them.
@@ -22,6 +23,7 @@ TAGS: Final[list[dict[str, str]]] = [
     {"name": OPENAI, "description": "For OpenAI's SDKs, with the base URL `/v1`."},
     {"name": ANTHROPIC, "description": "For Anthropic's SDKs, with the base URL `/`."},
     {"name": AI_SDK, "description": "For `useChat` of Vercel's AI SDK."},
+    {"name": AG_UI, "description": "For `HttpAgent` and other clients of the AG-UI protocol."},
     {"name": OPERATORS, "description": "Data of the operators' page `/ops`; with the scope `admin`."},
     {"name": SERVER, "description": "Health, metrics, and the way of a request through proxies."},
 ]
@@ -47,10 +49,15 @@ def native_answers(schema: str | None, events: str | None = None) -> Responses:
     return _answers(schema, events, "ErrorBody", {"error": _AS_NATIVE})
 
 
-def either_answers() -> Responses:
-    """Describe the errors of a path that OpenAI's and Anthropic's clients share: each finds its members."""
+def native_errors() -> Responses:
+    """Describe the errors of a route in our own format; the framework describes its answer."""
     native = native_answers(None)
     return {status: native[status] for status in native if status == "default"}
+
+
+def either_answers() -> Responses:
+    """Describe the errors of a path that OpenAI's and Anthropic's clients share: each finds its members."""
+    return native_errors()
 
 
 def dialect_body(schema: str, example: Mapping[str, Any], *, required: bool = True) -> dict[str, Any]:

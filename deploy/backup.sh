@@ -45,4 +45,4 @@ if [ -f "$directory/secret" ]; then
   secret=secret
 fi
 # 1: a file grew while it was read. Its copy ends where it ended at first.
-tar -C "$work" -cf - appendonlydir $secret || [ $? = 1 ]
+tar --warning=no-file-changed -C "$work" -cf - appendonlydir $secret || [ $? = 1 ]

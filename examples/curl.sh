@@ -6,7 +6,8 @@ auth="Authorization: Bearer ${HEADRACE_API_KEY:-none}"
 save() { echo "$@" >$saved.new && mv $saved.new $saved; }
 if [ ! -e $saved ]; then
   body='{"model": "'${HEADRACE_MODEL:-demo/demo}'", "messages": [{"role": "user", "content": "Tell me a story."}]}'
-  answer=$(curl -sS "$url/chat" -H "$auth" -H 'Content-Type: application/json' -d "$body")
+  answer=$(curl -sS --fail-with-body "$url/chat" -H "$auth" -H 'Content-Type: application/json' -d "$body") ||
+    { echo "$answer" >&2; exit 1; }
   save "$(sed -E 's/.*"stream_id": ?"([0-9a-f]+)".*/\1/' <<<"$answer")"
 fi
 read -r stream last <$saved || true

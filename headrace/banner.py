@@ -1,7 +1,10 @@
 """The instructions that ``headrace up`` prints once everything runs, ready to copy."""
 
 import ipaddress
+import shutil
+import sys
 from collections.abc import Collection
+from pathlib import Path
 
 from headrace.readiness import for_url
 from shared.settings import Settings
@@ -15,7 +18,7 @@ CURL = (
 
 def banner(settings: Settings, providers: Collection[str] = ("demo",)) -> str:
     base = f"http://{_display_host(settings.host)}:{settings.port}"
-    chat = "headrace chat" if settings.port == 8000 else f"headrace chat --url {base}"
+    chat = f"{_command()} chat" if settings.port == 8000 else f"{_command()} chat --url {base}"
     key = '-H "Authorization: Bearer $KEY" ' if settings.authentication else ""
     return "\n".join(
         (
@@ -32,6 +35,14 @@ def banner(settings: Settings, providers: Collection[str] = ("demo",)) -> str:
             f"Providers: {_shown(providers)}",
         )
     )
+
+
+def _command() -> str:
+    """Return the command as a shell in this directory finds it."""
+    if shutil.which("headrace"):
+        return "headrace"
+    path = Path(sys.executable).parent / "headrace"
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 def _credentials(settings: Settings) -> list[str]:

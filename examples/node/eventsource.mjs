@@ -14,7 +14,9 @@ if (!at) {
   const headers = { 'Content-Type': 'application/json', Authorization: `Bearer ${HEADRACE_API_KEY}` };
   const body = JSON.stringify({ model: HEADRACE_MODEL, messages: [{ role: 'user', content: 'Tell me a story.' }] });
   const answer = await fetch(`${HEADRACE_URL}/chat`, { method: 'POST', headers, body });
-  at = { url: (await answer.json()).stream_url, last: '' };
+  const { stream_url: url, error } = await answer.json();
+  if (!answer.ok) throw new Error(error.message);
+  at = { url, last: '' };
   save(at); // EventSource sends no headers: the ticket in this URL is its only credential
 }
 const source = new EventSource(`${HEADRACE_URL}${at.url}&last_event_id=${at.last}`);

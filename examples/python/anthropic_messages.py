@@ -1,4 +1,7 @@
-"""Streams a message. Kill it and start it again: Headrace's own API reads the rest."""
+"""Streams a message. Kill it and start it again: Headrace's own API reads the rest.
+
+Needs `pip install httpx httpx-sse anthropic`.
+"""
 
 import json
 import os

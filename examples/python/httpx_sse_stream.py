@@ -1,4 +1,7 @@
-"""Streams an answer. Kill it and start it again: it continues after the last event that it saved."""
+"""Streams an answer. Kill it and start it again: it continues after the last event that it saved.
+
+Needs `pip install httpx httpx-sse`.
+"""
 
 import json
 import os
@@ -24,7 +27,10 @@ with httpx.Client(
     else:
         model = os.environ.get("HEADRACE_MODEL", "demo/demo")
         body = {"model": model, "messages": [{"role": "user", "content": "Tell me a story."}]}
-        at = {"url": client.post("/chat", json=body).json()["stream_url"], "last": ""}
+        answer = client.post("/chat", json=body)
+        if answer.is_error:
+            raise SystemExit(answer.json()["error"]["message"])
+        at = {"url": answer.json()["stream_url"], "last": ""}
         save(at)
     with httpx_sse.connect_sse(client, "GET", at["url"], headers={"Last-Event-ID": at["last"]}) as source:
         for event in source.iter_sse():

@@ -1,4 +1,7 @@
-"""Streams a chat completion. Kill it and start it again: Headrace's own API reads the rest."""
+"""Streams a chat completion. Kill it and start it again: Headrace's own API reads the rest.
+
+Needs `pip install httpx httpx-sse openai`.
+"""
 
 import json
 import os

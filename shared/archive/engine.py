@@ -36,7 +36,7 @@ def make_engine(url: str) -> AsyncEngine:
         return _sqlite(parsed)
     if importlib.util.find_spec("psycopg") is None:
         problem = "postgresql:// needs a driver that is not installed"
-        raise SettingsError(f"{_SETTING}: {problem}; run pip install headrace[postgres]")
+        raise SettingsError(f"{_SETTING}: {problem}; run pip install 'headrace[postgres]', in a checkout pip install -e '.[postgres]'")
     return create_async_engine(
         parsed.set(drivername="postgresql+psycopg"),
         hide_parameters=True,

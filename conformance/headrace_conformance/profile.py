@@ -1,0 +1,116 @@
+"""Interface between the checks and an API: a profile says how to start, read, resume and cancel a stream there."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal, NamedTuple
+
+from headrace_conformance.client import Endpoint, Reading, Request
+from headrace_conformance.sse import Event
+
+#: What an API may lack; a profile gives the reason, and checks that need it do not apply.
+Feature = Literal["cursor", "cancel", "idempotency", "reset", "background", "foreign_cursor"]
+
+FEATURES: Final[Mapping[Feature, str]] = {
+    "cursor": "a reader can go on behind any event",
+    "cancel": "a client can end a stream for all readers",
+    "idempotency": "a repeated request attaches to the stream of the first one",
+    "reset": "the server can tell a reader to discard what it has",
+    "background": "a stream goes on without readers",
+    "foreign_cursor": "a cursor is something that a client could send wrongly",
+}
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the kit wants generated. ``key``: idempotency key, if the API has them."""
+
+    model: str
+    prompt: str
+    key: str | None = None
+
+
+@dataclass
+class Stream:
+    """One stream at the endpoint. ``state`` belongs to the profile."""
+
+    id: str
+    ask: Ask
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+class Unit(NamedTuple):
+    """The smallest thing that must neither be lost nor repeated. Reports show ``label``, never ``value``."""
+
+    label: str
+    value: str
+
+
+class Foreign(NamedTuple):
+    """A cursor that is not of the stream. ``kind``: garbage, future, or unknown (well formed, but never issued)."""
+
+    kind: Literal["garbage", "future", "unknown"]
+    cursor: str
+
+
+class Profile(ABC):
+    """One API. The methods that are not abstract have the behaviour of plain SSE with ``id:`` per event."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    #: Where the API is described.
+    reference: ClassVar[str]
+    #: Reasons for missing features.
+    lacks: ClassVar[Mapping[Feature, str]] = {}
+    #: Statuses of an attach that mean: the stream has ended, and the reader has everything.
+    nothing_left: ClassVar[frozenset[int]] = frozenset({204})
+
+    @abstractmethod
+    async def create(self, endpoint: Endpoint, ask: Ask) -> tuple[Stream, Reading]:
+        """Start a stream, and return it with the connection that reads it from the start. Events that were read to
+        learn the stream's id stay in :attr:`Reading.events`. Raises :class:`Refused`."""
+
+    @abstractmethod
+    def attach(self, stream: Stream, cursor: str | None) -> Request:
+        """The request that reads a stream behind a cursor; None: from the start."""
+
+    @abstractmethod
+    def is_ending(self, event: Event) -> bool:
+        """Whether nothing comes after this event."""
+
+    def cancel(self, stream: Stream) -> Request:
+        """The request that ends a stream for everybody."""
+        raise NotImplementedError
+
+    def cursor(self, event: Event) -> str | None:
+        """The cursor of a client that has dispatched this event; None: as before it."""
+        return event.last_event_id or None
+
+    def units(self, event: Event) -> Sequence[Unit]:
+        """What the event adds to the stream. Empty for an event that belongs to the connection, such as a
+        heartbeat."""
+        return [Unit(event.id, f"{event.type} {event.data}")] if event.id is not None else []
+
+    def text(self, event: Event) -> str:
+        """The part of the answer's text that the event adds."""
+        return ""
+
+    def is_reset(self, event: Event) -> bool:
+        """Whether a client must discard everything that it had before this event."""
+        return False
+
+    def is_error(self, event: Event) -> bool:
+        """Whether the event tells the client of a failure."""
+        return False
+
+    def is_heartbeat(self, event: Event) -> bool:
+        """Whether the event only keeps the connection open, or reports on the wait."""
+        return not self.units(event)
+
+    def foreign(self, cursors: Sequence[str]) -> Iterable[Foreign]:
+        """Cursors that the stream with these ones never had."""
+        return []
+
+
+class Refused(Exception):
+    """The endpoint did not start a stream; the message has the status."""

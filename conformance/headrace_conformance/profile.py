@@ -1,5 +1,6 @@
 """Interface between the checks and an API: a profile says how to start, read, resume and cancel a stream there."""
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,15 +10,15 @@ from headrace_conformance.client import Endpoint, Reading, Request
 from headrace_conformance.sse import Event
 
 #: What an API may lack; a profile gives the reason, and checks that need it do not apply.
-Feature = Literal["cursor", "cancel", "idempotency", "reset", "background", "foreign_cursor"]
+Feature = Literal["cursor", "replay", "cancel", "idempotency", "reset", "foreign_cursor"]
 
 FEATURES: Final[Mapping[Feature, str]] = {
     "cursor": "a reader can go on behind any event",
+    "replay": "a stream that has ended can be read again",
     "cancel": "a client can end a stream for all readers",
     "idempotency": "a repeated request attaches to the stream of the first one",
     "reset": "the server can tell a reader to discard what it has",
-    "background": "a stream goes on without readers",
-    "foreign_cursor": "a cursor is something that a client could send wrongly",
+    "foreign_cursor": "a client can send a cursor that is not of the stream",
 }
 
 
@@ -65,6 +66,9 @@ class Profile(ABC):
     #: Statuses of an attach that mean: the stream has ended, and the reader has everything.
     nothing_left: ClassVar[frozenset[int]] = frozenset({204})
 
+    #: Content type of streams.
+    media_type: ClassVar[str] = "text/event-stream"
+
     @abstractmethod
     async def create(self, endpoint: Endpoint, ask: Ask) -> tuple[Stream, Reading]:
         """Start a stream, and return it with the connection that reads it from the start. Events that were read to
@@ -87,8 +91,8 @@ class Profile(ABC):
         return event.last_event_id or None
 
     def units(self, event: Event) -> Sequence[Unit]:
-        """What the event adds to the stream. Empty for an event that belongs to the connection, such as a
-        heartbeat."""
+        """The parts that the event adds to the stream. None for an event that belongs to the connection, such as a
+        heartbeat. A server may group the same units into other events when it replays them."""
         return [Unit(event.id, f"{event.type} {event.data}")] if event.id is not None else []
 
     def text(self, event: Event) -> str:
@@ -104,8 +108,12 @@ class Profile(ABC):
         return False
 
     def is_heartbeat(self, event: Event) -> bool:
-        """Whether the event only keeps the connection open, or reports on the wait."""
-        return not self.units(event)
+        """Whether the event only keeps the connection open, or reports on the wait: it must not move the cursor."""
+        return event.type in {"ping", "heartbeat", "keepalive", "keep-alive"}
+
+    def unknown(self, stream: Stream) -> Stream:
+        """A stream that does not exist, with an id of the same form."""
+        return Stream(uuid.uuid4().hex, stream.ask, dict(stream.state))
 
     def foreign(self, cursors: Sequence[str]) -> Iterable[Foreign]:
         """Cursors that the stream with these ones never had."""

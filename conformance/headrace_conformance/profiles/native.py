@@ -1,6 +1,7 @@
 """Headrace's native API: ``POST /chat/stream``, and ``GET /chat/stream/{id}`` with ``Last-Event-ID``."""
 
 import json
+import uuid
 from collections.abc import Sequence
 
 from headrace_conformance.client import Endpoint, Reading, Request
@@ -59,6 +60,12 @@ class Native(Profile):
 
     def is_error(self, event: Event) -> bool:
         return event.type == "error"
+
+    def is_heartbeat(self, event: Event) -> bool:
+        return event.type in _OF_THE_CONNECTION
+
+    def unknown(self, stream: Stream) -> Stream:
+        return Stream(stream.id[:2] + uuid.uuid4().hex[2:], stream.ask)
 
     def foreign(self, cursors: Sequence[str]) -> list[Foreign]:
         epoch, _, seq = cursors[-1].partition("-")

@@ -34,6 +34,8 @@ class Check:
     rule: str
     needs: frozenset[Feature]
     run: Callable[["Lab"], Awaitable[str]]
+    #: Judges the connections of all checks before it.
+    judges_all: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,18 +49,18 @@ class Outcome:
     seconds: float
 
 
-#: All checks in the order in which they run.
+#: All checks, in the order of their registration.
 CHECKS: Final[list[Check]] = []
 
 
 def check(
-    id: str, title: str, *, rule: str, needs: Collection[Feature] = ()
+    id: str, title: str, *, rule: str, needs: Collection[Feature] = (), judges_all: bool = False
 ) -> Callable[[Callable[["Lab"], Awaitable[str]]], Callable[["Lab"], Awaitable[str]]]:
     """Register a function as a check. It returns how much it checked, and raises :class:`Violation` or
     :class:`NotApplicable`."""
 
     def register(function: Callable[["Lab"], Awaitable[str]]) -> Callable[["Lab"], Awaitable[str]]:
-        CHECKS.append(Check(id, title, rule, frozenset(needs), function))
+        CHECKS.append(Check(id, title, rule, frozenset(needs), function, judges_all))
         return function
 
     return register

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import httpx2
 
@@ -26,7 +26,7 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """One HTTP request. ``path`` is relative to the endpoint's URL, or a whole URL of the same server."""
+    """One HTTP request. ``path`` is appended to the endpoint's URL, unless it is a whole URL."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Reply:
 class Reading:
     """One connection on which a stream is read. ``events`` are all that have come, dispatched or not."""
 
-    def __init__(self, response: httpx2.Response, patience_s: float) -> None:
+    def __init__(self, response: httpx2.Response, patience_s: float, observe: "Observer") -> None:
         self.status = response.status_code
         self.headers: Mapping[str, str] = response.headers
         self.events: list[Event] = []
@@ -62,6 +62,7 @@ class Reading:
         self.times: list[float] = []
         self._response = response
         self._patience_s = patience_s
+        self._observe = observe
         self._chunks = response.aiter_raw()
         self._at = 0
 
@@ -108,7 +109,7 @@ class Reading:
     async def leave(self) -> None:
         """Close the connection, if it is open."""
         if self.end == "open":
-            self.end = "left"
+            self._finish("left")
         with suppress(httpx2.HTTPError, RuntimeError):
             await self._response.aclose()
 
@@ -116,16 +117,23 @@ class Reading:
         try:
             chunk = await anext(self._chunks, None)
         except httpx2.HTTPError:
-            self.end = "broken"
+            self._finish("broken")
             return False
         if chunk is None:
-            self.end = "complete"
+            self._finish("complete")
             return False
         self.raw += chunk
         events = self.parser.feed(chunk)
         self.events += events
         self.times += [time.monotonic()] * len(events)
         return True
+
+    def _finish(self, end: ReadingEnd) -> None:
+        self.end = end
+        self._observe(self)
+
+
+Observer = Callable[[Reading], None]
 
 
 class Endpoint:
@@ -139,6 +147,8 @@ class Endpoint:
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=16)
         self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
         self._through: str | None = None
+        #: Called with each reading that is over.
+        self.observe: Observer = lambda reading: None
 
     async def __aenter__(self) -> Self:
         return self
@@ -159,7 +169,7 @@ class Endpoint:
             response = await self._http.send(sent, stream=True)
         except httpx2.HTTPError as error:
             raise Unreachable(f"{request.method} {request.path}: {type(error).__name__}") from error
-        return Reading(response, self.patience_s)
+        return Reading(response, self.patience_s, self.observe)
 
     async def send(self, request: Request) -> Reply:
         """Send a request and read its whole response. Raises :class:`Unreachable`, :class:`Stalled`."""
@@ -173,7 +183,7 @@ class Endpoint:
         return Reply(response.status_code, response.headers, response.content)
 
     def _build(self, request: Request) -> httpx2.Request:
-        url = urljoin(f"{self.url}/", request.path) if "://" in request.path else self.url + request.path
+        url = request.path if "://" in request.path else self.url + request.path
         headers = {**self.headers, **request.headers}
         if self._through is not None:
             parts = urlsplit(url)

@@ -1,40 +1,72 @@
 """Workplace of the checks: the endpoint, its profile, and streams with known contents."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from headrace_conformance.check import NotApplicable, Violation
-from headrace_conformance.client import Endpoint, Reading, Request
+from headrace_conformance.client import Endpoint, Reading
 from headrace_conformance.profile import Ask, Profile, Stream, Unit
 from headrace_conformance.sse import Event
 
-#: Kinds of answers that checks ask for: the models of the kit's provider have these names.
-Script = Literal["short", "slow", "long", "unicode", "error", "cut"]
+#: Kinds of answers that checks ask for. The kit's provider has models of these names.
+Script = Literal["short", "slow", "long", "unicode", "tools", "error", "cut"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """Options of a run. ``scripts``: the models of each kind of answer; ``model`` is used for the others."""
+    """Options of a run. ``model`` is that of all requests, but for those of a script in ``scripts``."""
 
     model: str
     prompt: str
-    scripts: dict[Script, str] = field(default_factory=dict)
+    scripts: Mapping[Script, str] = field(default_factory=dict)
+    #: Address of the kit's provider, which counts its calls; None: not known.
+    provider_url: str | None = None
     cuts: int = 400
     seed: int = 1
     check_timeout_s: float = 300
 
+    def model_of(self, script: Script) -> str:
+        return self.scripts.get(script, self.model)
 
-@dataclass
+
+@dataclass(frozen=True)
 class Whole:
     """A stream that has ended, as a reader had it that was not disturbed."""
 
     stream: Stream
-    events: list[Event]
     units: list[Unit]
     #: Each cursor of the stream, with the number of units that a client has at it.
     cursors: dict[str, int]
+    #: Cursors of a client that has had the ending.
+    final: frozenset[str]
+    text: str
+
+
+@dataclass
+class Observations:
+    """What all connections of a run had in common."""
+
+    connections: int = 0
+    events: int = 0
+    comments: int = 0
+    oddities: list[str] = field(default_factory=list)
+    retries: set[int] = field(default_factory=set)
+    heartbeats: list[Event] = field(default_factory=list)
+
+    def add(self, reading: Reading, profile: Profile) -> None:
+        if reading.is_error:
+            return
+        self.connections += 1
+        self.events += len(reading.events)
+        self.comments += len(reading.parser.comments)
+        self.oddities += reading.parser.oddities
+        if reading.end == "complete" and reading.parser.has_rest:
+            self.oddities.append("bytes after the last blank line")
+        if reading.parser.retry_ms is not None:
+            self.retries.add(reading.parser.retry_ms)
+        self.heartbeats += filter(profile.is_heartbeat, reading.events)
 
 
 class Lab:
@@ -45,36 +77,50 @@ class Lab:
         self.profile = profile
         self.options = options
         self.random = random.Random(options.seed)  # noqa: S311
-        self._wholes: dict[Script, Whole] = {}
-
-    def ask(self, script: Script, *, key: str | None = None) -> Ask:
-        return Ask(self.options.scripts.get(script, self.options.model), self.options.prompt, key)
+        self.observations = Observations()
+        endpoint.observe = lambda reading: self.observations.add(reading, profile)
+        self._wholes: dict[str, Whole] = {}
 
     async def begin(self, script: Script, *, key: str | None = None) -> tuple[Stream, Reading]:
         """Start a stream. The connection that reads it is open."""
-        return await self.profile.create(self.endpoint, self.ask(script, key=key))
+        return await self.profile.create(self.endpoint, Ask(self.options.model_of(script), self.options.prompt, key))
+
+    async def attach(self, stream: Stream, cursor: str | None, *, through: str | None = None) -> Reading:
+        """Open a connection that reads a stream behind a cursor, maybe through a proxy."""
+        endpoint = self.endpoint if through is None else self.endpoint.through(through)
+        return await endpoint.open(self.profile.attach(stream, cursor))
 
     async def whole(self, script: Script) -> Whole:
         """Return a stream that has ended, as it was read from its creation to its end."""
-        if script not in self._wholes:
+        model = self.options.model_of(script)
+        if model not in self._wholes:
             stream, reading = await self.begin(script)
             async with reading:
                 await reading.rest()
-            self._wholes[script] = self.whole_of(stream, reading)
-        return self._wholes[script]
+            self._wholes[model] = self.whole_of(stream, reading)
+        return self._wholes[model]
 
     def whole_of(self, stream: Stream, reading: Reading) -> Whole:
-        """Check that a reading came to its ending, and return what it had."""
-        if not any(map(self.profile.is_ending, reading.events)):
-            raise Violation(f"a reader that was not disturbed got no ending ({reading.end})", self.labels(reading))
-        units = self.assemble(reading.events)
+        """Return what a reader had that was not disturbed. Raises :class:`Violation` without an ending, or if two
+        events share a cursor."""
+        self.expect_ending(reading, "a reader that was not disturbed")
         cursors: dict[str, int] = {}
-        count = 0
+        final, count, has_ended = set(), 0, False
         for event in reading.events:
-            count = len(self.profile.units(event)) + (0 if self.profile.is_reset(event) else count)
-            if (cursor := self.profile.cursor(event)) is not None:
-                cursors[cursor] = count
-        return Whole(stream, reading.events, units, cursors)
+            added = len(self.profile.units(event))
+            count = added if self.profile.is_reset(event) else count + added
+            has_ended = has_ended or self.profile.is_ending(event)
+            if (cursor := self.profile.cursor(event)) is None:
+                continue
+            if added and cursors.get(cursor, count) != count:
+                raise Violation(
+                    f"cursor {cursor} stands for two places", [f"after unit {cursors[cursor]} and {count}"]
+                )
+            cursors[cursor] = count
+            if has_ended:
+                final.add(cursor)
+        text = "".join(map(self.profile.text, reading.events))
+        return Whole(stream, self.assemble(reading.events), cursors, frozenset(final), text)
 
     def assemble(self, events: Iterable[Event], before: Sequence[Unit] = ()) -> list[Unit]:
         """Return what a client has that had ``before`` and dispatched these events."""
@@ -92,43 +138,38 @@ class Lab:
             cursor = self.profile.cursor(event) or cursor
         return cursor
 
-    async def resume(self, stream: Stream, cursor: str | None, *, endpoint: Endpoint | None = None) -> list[Event]:
-        """Read a stream behind a cursor to its end. Raises :class:`Violation` if that is refused or breaks off."""
-        async with await (endpoint or self.endpoint).open(self.profile.attach(stream, cursor)) as reading:
+    def has_ended(self, events: Iterable[Event]) -> bool:
+        return any(map(self.profile.is_ending, events))
+
+    def expect_ending(self, reading: Reading, who: str) -> None:
+        """Raise :class:`Violation` unless a connection came to the ending of its stream."""
+        if reading.is_error:
+            raise Violation(f"{who}: status {reading.status}")
+        if not self.has_ended(reading.events):
+            raise Violation(f"{who}: the connection is {reading.end}, without an ending", self.last_labels(reading))
+
+    async def resume(self, whole: Whole, cursor: str | None) -> list[Event]:
+        """Read an ended stream behind a cursor. Raises :class:`Violation` if that is refused or has no ending."""
+        reading = await self.attach(whole.stream, cursor)
+        async with reading:
             await reading.rest()
-            if reading.status in self.profile.nothing_left:
-                return []
-            if reading.is_error:
-                raise Violation(f"attach at {cursor or 'the start'}: status {reading.status}")
-            if not any(map(self.profile.is_ending, reading.events)):
-                raise Violation(
-                    f"attach at {cursor or 'the start'}: no ending ({reading.end})", self.labels(reading)[-5:]
-                )
-            return reading.events
+        if reading.status in self.profile.nothing_left:
+            return []
+        if not (cursor in whole.final and reading.end == "complete" and not reading.is_error):
+            self.expect_ending(reading, f"resume at {cursor or 'the start'}")
+        return reading.events
 
     def compare(self, whole: Sequence[Unit], had: Sequence[Unit], where: str) -> None:
         """Raise :class:`Violation` with the first difference."""
-        if list(whole) == list(had):
-            return
-        at = next((at for at, pair in enumerate(zip(whole, had, strict=False)) if pair[0] != pair[1]), None)
-        if at is None:
-            at = min(len(whole), len(had))
-            kind = (
-                "units are missing at the end" if len(had) < len(whole) else "units were repeated or added at the end"
-            )
-        elif whole[at].label == had[at].label:
-            kind = "a unit has another content"
-        elif had[at] in whole[:at]:
-            kind = "a unit was repeated"
-        elif had[at] in whole[at:]:
-            kind = "a unit was lost"
-        else:
-            kind = "a unit is not of the stream"
-        raise Violation(f"{where}: {kind}", _evidence(whole, had, at))
+        if list(whole) != list(had):
+            at = next((at for at, pair in enumerate(zip(whole, had, strict=False)) if pair[0] != pair[1]), None)
+            at = min(len(whole), len(had)) if at is None else at
+            raise Violation(f"{where}: {_difference(whole, had, at)}", _evidence(whole, had, at))
 
-    def labels(self, reading: Reading) -> list[str]:
-        """Return the labels of what came on a connection."""
-        return [unit.label for unit in self.assemble(reading.events)]
+    def last_labels(self, reading: Reading) -> list[str]:
+        """Return the labels of the last units that came on a connection, for evidence."""
+        units = self.assemble(reading.events)[-3:]
+        return [f"last units: {', '.join(unit.label for unit in units) or 'none'}"]
 
     def sample(self, count: int, always: Iterable[int] = ()) -> list[int]:
         """Return all numbers below ``count``; if that are too many, ``always`` and random others."""
@@ -138,17 +179,47 @@ class Lab:
         chosen = {at for at in always if 0 <= at < count}
         if len(chosen) > most:
             chosen = set(self.random.sample(sorted(chosen), most))
-        chosen |= set(self.random.sample(range(count), most - len(chosen)))
-        return sorted(chosen)
+        return sorted(chosen | set(self.random.sample(range(count), most - len(chosen))))
 
-    def need_cursors(self, whole: Whole) -> list[str]:
-        """Return the stream's cursors, at least two of them."""
-        if len(whole.cursors) < 2:
-            raise NotApplicable("the answer has fewer than two events with a cursor; ask for a longer one")
-        return list(whole.cursors)
+    def need_script(self, *scripts: Script) -> list[Script]:
+        """Return those of the scripts that this run has. Raises :class:`NotApplicable` without any."""
+        found: list[Script] = [script for script in scripts if script in self.options.scripts]
+        if not found:
+            raise NotApplicable("needs the kit's provider behind the endpoint; see --scripts")
+        return found
 
-    def attach(self, stream: Stream, cursor: str | None) -> Request:
-        return self.profile.attach(stream, cursor)
+    def available(self, *scripts: Script) -> list[Script]:
+        """Return the scripts that this run has, at least the first one."""
+        return [script for script in scripts if script == scripts[0] or script in self.options.scripts]
+
+
+NO_LONGER_LIVE: Final = "the answer ended before the check could attach; use a slower model"
+
+
+def need_live(lab: Lab, reading: Reading) -> None:
+    """Raise :class:`NotApplicable` if a stream that should be running has ended."""
+    if lab.has_ended(reading.events):
+        raise NotApplicable(NO_LONGER_LIVE)
+
+
+async def first_units(lab: Lab, reading: Reading, count: int) -> None:
+    """Read until a client has some units and a cursor, if the API has cursors."""
+    async for _ in reading:
+        has_cursor = "cursor" in lab.profile.lacks or lab.cursor(reading.events) is not None
+        if len(lab.assemble(reading.events)) >= count and has_cursor:
+            return
+
+
+def _difference(whole: Sequence[Unit], had: Sequence[Unit], at: int) -> str:
+    if at == len(had):
+        return "units are missing at the end"
+    if had[at] in whole[:at]:
+        return "a unit was repeated"
+    if at == len(whole):
+        return "a unit was added at the end"
+    if had[at] in whole[at:]:
+        return "a unit was lost"
+    return "a unit has another content" if whole[at].label == had[at].label else "a unit is not of the stream"
 
 
 def _evidence(whole: Sequence[Unit], had: Sequence[Unit], at: int) -> list[str]:

@@ -45,6 +45,9 @@ class FaultProxy:
         self.accepted = 0
         #: Bytes of responses that clients got.
         self.forwarded = 0
+        #: Whether the newest connection was cut by its fault.
+        self.has_cut = False
+        self._hangs = False
         self._is_tls = parts.scheme == "https"
         self._server_name = parts.hostname or ""
         self._server_port = parts.port or (443 if self._is_tls else 80)
@@ -78,8 +81,13 @@ class FaultProxy:
         """Wait until cancelled."""
         await self._listening.serve_forever()
 
+    def hang(self) -> None:
+        """Forward nothing more on any connection, and close none."""
+        self._hangs = True
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        self.has_cut = False
         task = asyncio.create_task(self._forward(reader, writer, self.fault))
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
@@ -109,6 +117,8 @@ class FaultProxy:
             data = await source.read(size)
             if not data:
                 return
+            if self._hangs:
+                break
             await asyncio.sleep(fault.delay_s + (len(data) / fault.bytes_per_s if fault.bytes_per_s else 0))
             if left is not None:
                 data = data[:left]
@@ -116,7 +126,8 @@ class FaultProxy:
             client.write(data)
             self.forwarded += len(data)
             await client.drain()
-        if fault.then == "hang":
+        self.has_cut = True
+        if self._hangs or fault.then == "hang":
             await asyncio.Event().wait()
         if fault.then == "reset":
             await _reset(client)

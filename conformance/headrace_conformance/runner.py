@@ -16,7 +16,7 @@ async def run_checks(
 ) -> list[Outcome]:
     """Run the checks one after another, all by default. ``report`` gets each outcome as soon as it is there."""
     outcomes = []
-    for check in CHECKS if checks is None else checks:
+    for check in in_order(CHECKS if checks is None else checks):
         outcomes.append(await run_check(lab, check))
         report(outcomes[-1])
     return outcomes
@@ -45,3 +45,8 @@ async def run_check(lab: Lab, check: Check) -> Outcome:
         return outcome("failed", f"{type(trouble).__name__.lower()}: {trouble}")
     except TimeoutError:
         return outcome("failed", f"not finished within {lab.options.check_timeout_s:g} s")
+
+
+def in_order(checks: Iterable[Check]) -> list[Check]:
+    """Sort checks by their rules; those that judge all connections come last."""
+    return sorted(checks, key=lambda check: (check.judges_all, int(check.rule.removeprefix("C"))))

@@ -107,8 +107,8 @@ class Parser:
                 self._type = value
             case "id":
                 self._take_id(value)
-            case "retry" if value.isascii() and value.isdigit():
-                self.retry_ms = int(value)
+            case "retry":
+                self._take_retry(value)
         self._has_fields = True
 
     def _take_id(self, value: str) -> None:
@@ -116,6 +116,17 @@ class Parser:
             self.oddities.append(f"id with NUL before byte {self._offset}")
             return
         self._id = self._id_buffer = value
+
+    def _take_retry(self, value: str) -> None:
+        if value.isascii() and value.isdigit():
+            self.retry_ms = int(value)
+        else:
+            self.oddities.append(f"retry that is no number before byte {self._offset}")
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether bytes came after the last block. Comments do not count: they need no blank line."""
+        return bool(self._pending) or self._has_fields
 
     def _complete(self) -> Event:
         self.last_event_id = self._id_buffer

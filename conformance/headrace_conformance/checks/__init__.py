@@ -1,5 +1,5 @@
-"""The checks. Importing this package registers all of them, in the order in which they run."""
+"""The checks. Importing this package registers all of them."""
 
-from headrace_conformance.checks import cuts, resume
+from headrace_conformance.checks import cursors, cuts, endings, idempotency, readers, resume, wire
 
-__all__ = ["cuts", "resume"]
+__all__ = ["cursors", "cuts", "endings", "idempotency", "readers", "resume", "wire"]

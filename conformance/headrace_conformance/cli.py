@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import json
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Final, get_args
 
 from headrace_conformance import __version__, profiles
-from headrace_conformance.check import CHECKS, Check
-from headrace_conformance.client import Endpoint
+from headrace_conformance.check import CHECKS, Check, Violation
+from headrace_conformance.client import Endpoint, Unreachable
 from headrace_conformance.lab import Lab, Options, Script
+from headrace_conformance.profile import Refused
 from headrace_conformance.provider.recorded import recorded
 from headrace_conformance.provider.scripts import ANSWERS
 from headrace_conformance.provider.server import Provider
@@ -51,6 +51,7 @@ async def _run_checks(given: argparse.Namespace) -> int:
     began_at, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     async with Endpoint(given.url, headers=dict(given.header), patience_s=given.patience) as endpoint:
         lab = Lab(endpoint, profile, _options(given))
+        await _expect_a_stream(lab)
         outcomes = await run_checks(lab, checks, report=lambda outcome: print(text.line(outcome), flush=True))
     print(text.summary(outcomes))
     about = About(given.subject or profile.title, _command(given), began_at, time.monotonic() - began, __version__)
@@ -60,6 +61,15 @@ async def _run_checks(given: argparse.Namespace) -> int:
     if given.json is not None:
         given.json.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return 1 if data["counts"]["failed"] else 0
+
+
+async def _expect_a_stream(lab: Lab) -> None:
+    """Raise :class:`WrongUsage` if the endpoint starts no stream: then no check says anything."""
+    with suppress(Violation):
+        try:
+            await lab.whole("short")
+        except (Unreachable, Refused) as error:
+            raise WrongUsage(f"--url {lab.endpoint.url}: no stream: {error}") from error
 
 
 def _chosen(ids: Sequence[str]) -> list[Check]:
@@ -81,6 +91,7 @@ def _command(given: argparse.Namespace) -> str:
     words = ["headrace-conformance", "run", "--profile", given.profile, "--url", given.url]
     words += [word for name, _ in given.header for word in ("--header", f"{name}: …")]
     words += ["--scripts", given.scripts] if given.scripts is not None else ["--model", given.model]
+    words += ["--provider", given.provider] if given.provider is not None else []
     words += [word for id in given.check for word in ("--check", id)]
     return shlex.join([*words, "--cuts", str(given.cuts), "--seed", str(given.seed)])
 

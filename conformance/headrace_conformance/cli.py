@@ -83,12 +83,15 @@ def _options(given: argparse.Namespace) -> Options:
     scripts: dict[Script, str] = {}
     if given.scripts is not None:
         scripts = {script: given.scripts + script for script in get_args(Script)}
-    return Options(given.model, given.prompt, scripts, given.provider, given.cuts, given.seed, given.timeout)
+    return Options(
+        given.model, given.prompt, scripts, given.provider, given.attach_url, given.cuts, given.seed, given.timeout
+    )
 
 
 def _command(given: argparse.Namespace) -> str:
     """Return the command without the values of headers, which may be credentials."""
     words = ["headrace-conformance", "run", "--profile", given.profile, "--url", given.url]
+    words += ["--attach-url", given.attach_url] if given.attach_url is not None else []
     words += [word for name, _ in given.header for word in ("--header", f"{name}: …")]
     words += ["--scripts", given.scripts] if given.scripts is not None else ["--model", given.model]
     words += ["--provider", given.provider] if given.provider is not None else []
@@ -144,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--profile", required=True, help=f"{', '.join(profiles.OURS)} or module:Class")
     run.add_argument("--url", required=True, help="address of the endpoint, such as http://127.0.0.1:8000")
+    run.add_argument("--attach-url", metavar="URL", help="another server with the same streams, for all attaches")
     run.add_argument("--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'")
     run.add_argument("--model", default="demo/demo", help="model of all requests [default: demo/demo]")
     run.add_argument("--scripts", metavar="PREFIX", help="PREFIX + script is a model of the kit's provider: openai/")

@@ -162,6 +162,12 @@ class Endpoint:
         other.__dict__ = self.__dict__ | {"_through": proxy_url}
         return other
 
+    def at(self, url: str) -> "Endpoint":
+        """Return another server of the same endpoint, such as a second gateway."""
+        other = object.__new__(Endpoint)
+        other.__dict__ = self.__dict__ | {"url": url.rstrip("/")}
+        return other
+
     async def open(self, request: Request) -> Reading:
         """Send a request and return its response, whose body is unread. Raises :class:`Unreachable`."""
         sent = self._build(replace(request, headers={"Accept": "text/event-stream", **request.headers}))

@@ -7,6 +7,7 @@
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -50,12 +51,14 @@ Fault = Literal[
 SCRIPTS: Final[dict[str, tuple[list[str], float]]] = {
     "short": ([f"word{number} " for number in range(6)], 0.002),
     "slow": ([f"word{number} " for number in range(20)], 0.02),
-    "long": ([f"{number} " + 10_000 * "x" for number in range(1200)], 0),
+    "long": ([f"{number} " + 10_000 * "x" for number in range(150)], 0),
     "unicode": ([UNICODE_TEXT[at : at + 5] for at in range(0, len(UNICODE_TEXT), 5)], 0),
     "tools": (["call", "done"], 0),
     "error": (["a ", "b "], 0),
     "cut": (["a ", "b "], 0),
 }
+#: Small, so that a reader that does not read is soon noticed.
+_SEND_BUFFER_BYTES: Final = 16 * 1024
 _KEPT_BY_A_TRIMMER: Final = 50
 
 
@@ -101,7 +104,10 @@ class PlainServer:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        sock = socket.socket()
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # accepted sockets inherit it
+        sock.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._connected, sock=sock)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -110,6 +116,7 @@ class PlainServer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
 
     @property
     def url(self) -> str:
@@ -125,13 +132,15 @@ class PlainServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             method, path, _ = head[0].split(" ")
             headers = dict(line.lower().split(": ", 1) for line in head[1:] if line)
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             await self._answer(method, path, headers, body, writer)
-        writer.close()
+            writer.close()
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()
 
     async def _answer(
         self, method: str, path: str, headers: dict[str, str], body: bytes, writer: asyncio.StreamWriter
@@ -246,7 +255,7 @@ class PlainServer:
             if self.fault == "ignores unknown cursors":
                 return len(ids), []
             if self.fault == "resets too late" and log.entries:
-                return 0, [self._frame(log.entries[0], 0, None), reset.replace(b"reset", b"note")]
+                return 1, [self._frame(log.entries[0], 0, None), reset]
             return 0, [reset]
         at = ids.index(cursor) + 1
         if self.fault == "repeats all to a reader that has the ending" and at == len(ids):

@@ -2,8 +2,8 @@
 
 Audits the locked dependencies, builds the packages of the server, of the client libraries and of the conformance kit,
 tries them, and adds the bill of materials, the image and the checksums, signed with RELEASE_KEY. RELEASE_NOTES.md has
-the version's section of CHANGELOG.md, the files, and the result of the audit. An audit without a complete answer stops
-the release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes. TOOLS is the folder of
+the version's section of CHANGELOG.md, the files, and the result of the audit. An audit without a complete answer
+stops the release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes. TOOLS is the folder of
 cyclonedx-py and pipx.
 """
 

@@ -100,7 +100,7 @@ async def _write_reports(target: Path) -> int:
         kit, port = InstalledKit.build(Path(folder)), free_port()
         (Path(folder) / "system").mkdir()
         system = System(
-            Path(folder) / "system", providers=(), configuration=CONFIGURATION.format(port=port), gateways=2
+            Path(folder) / "system", providers=("kit",), configuration=CONFIGURATION.format(port=port), gateways=2
         )
         async with kit.serving("provider", "--port", str(port)):
             try:

@@ -32,7 +32,7 @@ async def provider_url(kit: InstalledKit) -> AsyncIterator[str]:
 async def kit_system(provider_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     configuration = CONFIGURATION.format(port=provider_url.rpartition(":")[2])
     system = System(
-        tmp_path_factory.mktemp("kit-system"), providers=(), configuration=configuration, provider_retries=0
+        tmp_path_factory.mktemp("kit-system"), providers=("kit",), configuration=configuration, provider_retries=0
     )
     try:
         await system.start()

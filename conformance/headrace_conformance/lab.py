@@ -48,7 +48,7 @@ class Whole:
 
 @dataclass
 class Observations:
-    """What all connections of a run had in common."""
+    """Findings on all connections of a run, for the checks that judge them together."""
 
     connections: int = 0
     events: int = 0

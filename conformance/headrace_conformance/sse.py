@@ -125,7 +125,7 @@ class Parser:
 
     @property
     def has_rest(self) -> bool:
-        """Whether data came after the last block. Comments and ``retry:`` need no blank line."""
+        """Return whether data came after the last block. Comments and ``retry:`` need no blank line."""
         return bool(self._pending or self._data)
 
     def _complete(self) -> Event:

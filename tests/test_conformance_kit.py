@@ -1,17 +1,23 @@
 """The conformance kit is built and installed elsewhere; Headrace's APIs pass it there, on two gateways."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import httpx2
 import pytest
 
+import headrace_conformance.checks  # noqa: F401  (registers the checks)
+from headrace_conformance.check import CHECKS
 from tests.cases import upstream_cases
 from tests.conformance_kit import CONFIGURATION, PROFILES, InstalledKit
 from tests.ports import free_port
-from tests.system import System
+from tests.system import REPOSITORY, System
 from tests.test_release import needs_hatchling
+
+RULES: Final = REPOSITORY / "docs" / "protocol-rules.md"
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +49,27 @@ async def kit_system(provider_url: str, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.mark.timeout(400)
 async def test_headrace_conforms(kit: InstalledKit, kit_system: System, provider_url: str) -> None:
-    found = [kit.check(kit_system, profile, provider_url, "--cuts", "80") for profile in PROFILES]
+    options = ("--cuts", "80", "--header", "X-Trial: a-secret")
+    found = [kit.check(kit_system, profile, provider_url, *options) for profile in PROFILES]
     for profile, finished in zip(PROFILES, await asyncio.gather(*found), strict=True):
         assert finished.code == 0, finished.output
         report = kit.report(profile)
         not_applicable = {check["id"] for check in report["checks"] if check["outcome"] == "not_applicable"}
         assert not_applicable == ({"reset"} if profile == "responses" else set()), finished.output
         page = (kit.folder / f"{profile}.html").read_text()
+        assert "X-Trial: …" in page
+        assert "a-secret" not in page + str(report)
         assert all(check["id"] in page and check["detail"] in page for check in report["checks"])
+
+
+def test_each_check_is_named_by_its_rule() -> None:
+    section = RULES.read_text().partition("\n## C: ")[2].partition("\n## ")[0]
+    rules = {words.split(" ")[0]: words for words in section.split("\n### ")[1:]}
+    named = {rule: set(re.findall("`([^`]+)`", text.rpartition("\nCheck")[2])) for rule, text in rules.items()}
+    assert list(rules) == [f"C{number + 1}" for number in range(len(rules))]
+    for check in CHECKS:
+        assert check.id in named[check.rule], f"{check.rule} does not name {check.id}"
+    assert set().union(*named.values()) == {check.id for check in CHECKS}
 
 
 async def test_each_recorded_response_is_served(provider_url: str) -> None:

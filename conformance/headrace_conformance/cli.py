@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, get_args
+from urllib.parse import urlsplit, urlunsplit
 
 from headrace_conformance import __version__, profiles
 from headrace_conformance.check import CHECKS, Check, Violation
@@ -68,8 +69,11 @@ async def _expect_a_stream(lab: Lab) -> None:
     with suppress(Violation):
         try:
             await lab.whole("short")
-        except (Unreachable, Refused) as error:
+        except Unreachable as error:
             raise WrongUsage(f"--url {lab.endpoint.url}: no stream: {error}") from error
+        except Refused as error:
+            body = error.body[:500].decode(errors="replace")
+            raise WrongUsage(f"--url {lab.endpoint.url}: no stream: {error}\n{body}") from error
 
 
 def _chosen(ids: Sequence[str]) -> list[Check]:
@@ -89,14 +93,19 @@ def _options(given: argparse.Namespace) -> Options:
 
 
 def _command(given: argparse.Namespace) -> str:
-    """Return the command without the values of headers, which may be credentials."""
-    words = ["headrace-conformance", "run", "--profile", given.profile, "--url", given.url]
-    words += ["--attach-url", given.attach_url] if given.attach_url is not None else []
+    """Return the command without credentials: values of headers, and those in addresses."""
+    words = ["headrace-conformance", "run", "--profile", given.profile, "--url", _public(given.url)]
+    words += ["--attach-url", _public(given.attach_url)] if given.attach_url is not None else []
     words += [word for name, _ in given.header for word in ("--header", f"{name}: …")]
     words += ["--scripts", given.scripts] if given.scripts is not None else ["--model", given.model]
-    words += ["--provider", given.provider] if given.provider is not None else []
+    words += ["--provider", _public(given.provider)] if given.provider is not None else []
     words += [word for id in given.check for word in ("--check", id)]
     return shlex.join([*words, "--cuts", str(given.cuts), "--seed", str(given.seed)])
+
+
+def _public(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _checks(given: argparse.Namespace) -> int:

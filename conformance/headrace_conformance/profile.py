@@ -122,4 +122,8 @@ class Profile(ABC):
 
 
 class Refused(Exception):
-    """The endpoint did not start a stream; the message has the status."""
+    """The endpoint did not start a stream. ``body`` is not in the message, since reports must not have it."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body

@@ -88,7 +88,15 @@ def _options(given: argparse.Namespace) -> Options:
     if given.scripts is not None:
         scripts = {script: given.scripts + script for script in get_args(Script)}
     return Options(
-        given.model, given.prompt, scripts, given.provider, given.attach_url, given.cuts, given.seed, given.timeout
+        given.model,
+        given.prompt,
+        scripts,
+        provider_url=given.provider,
+        attach_url=given.attach_url,
+        cuts=given.cuts,
+        seed=given.seed,
+        check_timeout_s=given.timeout,
+        at_once=given.at_once,
     )
 
 
@@ -167,6 +175,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--cuts", type=int, default=400, help="most places at which one check cuts [default: 400]")
     run.add_argument("--seed", type=int, default=1, help="choice of those places [default: 1]")
+    run.add_argument("--at-once", type=int, default=4, help="checks that run at once [default: 4]")
     run.add_argument("--patience", type=float, default=30, help="longest silence in seconds [default: 30]")
     run.add_argument("--timeout", type=float, default=300, help="longest time of a check in seconds [default: 300]")
     run.add_argument("--subject", help="name and version of the endpoint, for the report")

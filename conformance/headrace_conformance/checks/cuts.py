@@ -25,7 +25,7 @@ async def cut_after_every_byte(lab: Lab) -> str:
         had_all = lab.assemble(rest, before)
         lab.compare(whole.units, had_all, f"cut after {at} bytes, resume at {cursor or 'the start'}")
 
-    chosen = lab.sample(size + 1, always=borders)
+    chosen = lab.sample("cut-every-byte", size + 1, always=borders)
     await each(chosen, one)
     return f"{len(chosen)} of {size + 1} places"
 
@@ -49,11 +49,11 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
     """Read a live stream to its ending over connections that break. Each may have more bytes than the one before, so
     that one of them reaches the ending even if a client has to begin again."""
     had: list[Event] = []
-    connections = 0
+    chance, connections = lab.random("cut-live"), 0
     while not lab.has_ended(had):
         connections += 1
         proxy.fault = Fault(
-            after_bytes=lab.random.randrange(300, 1500) + 100 * connections,
+            after_bytes=chance.randrange(300, 1500) + 100 * connections,
             then="reset" if connections % 2 else "close",
         )
         cursor = lab.cursor(had)

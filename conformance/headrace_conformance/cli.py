@@ -137,8 +137,7 @@ def _proxy(given: argparse.Namespace) -> int:
             print(f"proxy at {proxy.url}, to {given.to}", flush=True)
             await proxy.serve_forever()
 
-    with suppress(asyncio.CancelledError):
-        asyncio.run(serve())
+    asyncio.run(serve())
     return 0
 
 

@@ -26,7 +26,7 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
     of a request without answering it. ``family``: of the provider's wire format; empty if it is the name.
     ``responses``: patterns of the models that have the family of Responses instead. ``published``: when a worker
-    published this last; 0 by one of 0.2, and in what :func:`read_catalog` returns."""
+    published this last; 0 by one of 0.2, and from :func:`read_catalog`."""
 
     models: tuple[str, ...]
     open: bool = False

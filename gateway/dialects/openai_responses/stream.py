@@ -22,6 +22,12 @@ from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal
 from shared.protocol.waiting import Waiting
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
+#: Error of a reader whose number the stream has not: its end alone would look like a complete answer.
+_BEYOND_THE_END: Final = Error(
+    "stream_reset",
+    "starting_after: the stream has ended before this number; read it again from its start",
+    retryable=True,
+)
 Body = dict[str, Any]
 
 
@@ -78,10 +84,11 @@ class ResponseEvents:
         new = self._filter.take(batch)
         if new is None:
             yield from self._fail(STREAM_RESET)
-            return
-        for stored in new:
+        for stored in new or ():
             if not self.is_over:
                 yield from self._event(events.decode(stored))
+        if self.is_over:
+            yield from self._frames.beyond_the_end("error", error=streamed(_BEYOND_THE_END))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         packed = self._collector.take(event) if self._collector is not None else None

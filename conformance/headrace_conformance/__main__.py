@@ -1,0 +1,7 @@
+"""``python -m headrace_conformance``."""
+
+import sys
+
+from headrace_conformance.cli import main
+
+sys.exit(main())

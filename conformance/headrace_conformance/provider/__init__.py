@@ -1,0 +1,1 @@
+"""Fake provider: OpenAI's and Anthropic's APIs with answers of known content, and recorded responses."""

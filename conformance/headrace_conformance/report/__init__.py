@@ -1,0 +1,1 @@
+"""Reports of a run: terminal text, JSON, and a page."""

@@ -29,6 +29,7 @@ HeadraceError
 │   ├── RequestRefused          422  in hooks.py
 │   ├── UnsupportedField        422
 │   └── InvalidRequest          422
+│       └── PreviousResponseNotFound 422
 ├── Unavailable             503  with Retry-After; nothing was lost
 │   ├── BrokerUnavailable
 │   │   ├── BrokerAuth
@@ -223,6 +224,13 @@ class InvalidRequest(RequestError):
     code = "invalid_request"
     http_status = 422
     when = "a field or parameter is unknown, missing or invalid; the message names it"
+
+
+class PreviousResponseNotFound(InvalidRequest):
+    """OpenAI's code: its clients then send the whole conversation."""
+
+    code = "previous_response_not_found"
+    when = "the response of previous_response_id is not here; send the whole conversation without it"
 
 
 class UnsupportedField(RequestError):

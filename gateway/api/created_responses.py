@@ -28,13 +28,15 @@ from shared.protocol.ids import START
 
 @dataclass(frozen=True, slots=True)
 class CreatedResponse:
-    """A response that was accepted, or attached to. ``headers``: of the answer to the request."""
+    """A response that was accepted, or attached to. ``headers``: of the answer to the request. ``earlier``: items of
+    stored responses before the input."""
 
     submission: Submission
     about: ResponseInfo
     headers: dict[str, str]
     is_streamed: bool
     is_background: bool
+    earlier: list[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ async def create_response(
     chat_request = composed.chat_request.model_copy(
         update={name: value if own[name] is None else own[name] for name, value in changes.items()}
     )
+    earlier = composed.earlier.input
     del composed
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)
     headers = submission.headers | {"X-Request-Id": submission.stream_id}
     about = await about_response(gateway, submission.stream_id, large=large)
-    return CreatedResponse(submission, about, headers, options.stream, options.background)
+    return CreatedResponse(submission, about, headers, options.stream, options.background, earlier)
 
 
 def _fields_of(composed: ComposedRequest, body_bytes: int, previous: str | None) -> tuple[dict[str, str], echo.Large]:

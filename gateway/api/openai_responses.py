@@ -56,14 +56,16 @@ async def create(
     del body  # possibly large, and the wait for the first output may be long
     created = await creating
     submission, about, headers = created.submission, created.about, created.headers
-    if created.is_streamed:
+    is_streamed, is_background = created.is_streamed, created.is_background
+    del created
+    if is_streamed:
         return _stream(gateway, Grant.of(caller), about, submission.log_page, headers=headers)
-    if not created.is_background:
+    if not is_background:
         await wait_until_ended(request, gateway, caller, submission)
     replayed = await replay_of(gateway, about)
-    if not created.is_background and replayed.failure is not None:
+    if not is_background and replayed.failure is not None:
         raise GenerationFailed(replayed.failure)
-    if not (created.is_background or replayed.is_over):
+    if not (is_background or replayed.is_over):
         raise StreamGone  # deleted or lost meanwhile
     return _json(replayed.response.body, headers)
 

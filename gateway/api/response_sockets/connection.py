@@ -62,6 +62,7 @@ class ResponseSocket:
         self._tracing = tracing
         self._web_socket = cast(EdgeWebSocket, scope[WEB_SOCKET])
         self._outgoing = Outgoing(self._web_socket)
+        self._inputs = gateway.kept_inputs.connection()
         self._lanes: dict[str | None, _Lane] = {}
         #: Error for new responses, and code and reason of the close once the last response has ended.
         self._leaving: tuple[HeadraceError, int, str] | None = None
@@ -92,6 +93,7 @@ class ResponseSocket:
             timer.cancel()
             reading.cancel()
             await self._leave_lanes()
+            self._inputs.forget()
 
     # --- frames
 
@@ -100,7 +102,8 @@ class ResponseSocket:
         while (received := await receive())["type"] != "websocket.disconnect":
             share: BodyShare | None = received.get(BODY_SHARE)
             try:
-                await self._take(received.get("text"), share)
+                # Nothing here refers to the text any longer: it may be large, and the next frame may come late.
+                await self._take(received.pop("text", None), share)
             except BadFrame as bad:
                 _release(share)
                 await self._refuse(bad.error, bad.lane)
@@ -117,7 +120,7 @@ class ResponseSocket:
                 _release(share)
                 await self._send([_not_steered(frame)])
             case Create() | Resume():
-                self._enqueue(Exchange(self._gateway, self._caller, self._outgoing, frame, share))
+                self._enqueue(Exchange(self._gateway, self._caller, self._outgoing, self._inputs, frame, share))
 
     def _enqueue(self, exchange: Exchange) -> None:
         """Begin a response, or let it wait for the end of its lane's. Raises :class:`BadFrame`."""

@@ -2,23 +2,26 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
 from fastapi import Request
 from starlette.types import Scope
 from uvicorn.protocols.utils import ClientDisconnected
 
 from gateway.api import errors
 from gateway.api.created_responses import FoundResponse, create_response, find_response
-from gateway.api.previous_responses import stream_id_of
+from gateway.api.previous_responses import PREFIX, check_conversation, compose_request, read_output, stream_id_of
 from gateway.api.response_sockets.frames import Create, Resume
+from gateway.api.response_sockets.kept_inputs import ConnectionInputs, KeptInput, continued
 from gateway.api.response_sockets.outgoing import Outgoing, error_message, messages_of
+from gateway.api.response_sockets.prepared import prepared_response
 from gateway.auth.grants import Grant
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.dialects.openai_responses.stream import ResponseEvents
-from gateway.edge.headers import Field
 from gateway.edge.request_log import RequestLog, begin_request_log
-from gateway.intake.body_memory import BodyShare, carry_on, release_body
+from gateway.intake.body_memory import BodyShare, carry_on, release_body, run_beside_loop, take_memory
 from gateway.live.subscription import Subscription
 from gateway.state import GatewayState
 from shared.protocol.ids import START
@@ -35,6 +38,8 @@ class Route:
 
 
 ROUTE: Final = Route()
+#: Endings of responses that another one may continue.
+_CONTINUABLE: Final = frozenset({"completed", "incomplete"})
 #: Fields of the handshake that are of no single frame.
 _OF_HANDSHAKE: Final = frozenset({b"idempotency-key", b"content-length", b"upgrade", b"connection"})
 
@@ -47,16 +52,18 @@ class Exchange:
         gateway: GatewayState,
         caller: Principal,
         outgoing: Outgoing,
+        inputs: ConnectionInputs,
         frame: Create | Resume,
         share: BodyShare | None,
     ) -> None:
         self.stream_id: str | None = None
         self.frame = frame
+        self.size = len(frame.body) if isinstance(frame, Create) else 0
         self._gateway = gateway
         self._caller = caller
         self._outgoing = outgoing
+        self._inputs = inputs
         self._share = share
-        self.size = len(frame.body) if isinstance(frame, Create) else 0
 
     def wait_without_memory(self) -> None:
         """Give back the memory for the frame until it is its turn: others must not wait for that."""
@@ -73,9 +80,7 @@ class Exchange:
         try:
             with self._gateway.connections.place() as place:
                 place.take(self._caller.id)
-                found, after = await self._found(request)
-                request_log.responded(200, _named(found))
-                await self._deliver(found, after)
+                await self._answer(request, request_log)
         except (ClientDisconnected, asyncio.CancelledError) as error:
             cut = error
             raise
@@ -85,23 +90,62 @@ class Exchange:
             release_body()
             request_log.write(scope, cut)
 
-    async def _found(self, request: Request) -> tuple[FoundResponse, int]:
-        """Return the response, and the number of the last event that the client has."""
+    async def _answer(self, request: Request, request_log: RequestLog) -> None:
         match self.frame:
+            case Create(generates=False):
+                self._caller.need(Right.CHAT)
+                await self._prepare(self.frame)
+                request_log.responded(200, [])
+                return
             case Create():
-                return await self._created(request, self.frame), -1
+                self._caller.need(Right.CHAT)
+                found, after = await self._create(request, self.frame), -1
             case Resume(_, response_id, after):
                 self._caller.need(Right.READ)
-                return await find_response(self._gateway, Grant.of(self._caller), stream_id_of(response_id)), after
+                found = await find_response(self._gateway, Grant.of(self._caller), stream_id_of(response_id))
+        request_log.responded(200, [(b"x-stream-id", found.about.stream_id.encode())])
+        await self._deliver(found, after)
 
-    async def _created(self, request: Request, frame: Create) -> FoundResponse:
-        self._caller.need(Right.CHAT)
-        await self._take_memory(len(frame.body))
-        settings, key = self._gateway.settings, frame.idempotency_key
+    async def _create(self, request: Request, frame: Create) -> FoundResponse:
+        gateway = self._gateway
+        body, kept = await self._composed(frame)
+        self.frame = replace(frame, body=b"")  # possibly large, and the response may be long
         created = await create_response(
-            request, self._gateway, self._caller, frame.body, key, grace_s=settings.grace_s
+            *(request, gateway, self._caller, body, frame.idempotency_key),
+            grace_s=gateway.settings.grace_s,
+            previous=None if kept is None or kept.before is None else frame.previous,
         )
-        return FoundResponse(created.about, created.submission.log_page, self._gateway.hub)
+        del body
+        about = created.about
+        if not frame.stores and kept is not None:
+            if created.earlier:
+                kept = replace(kept, before=KeptInput(None, msgspec.json.encode(created.earlier)[1:-1]))
+            self._inputs.keep(f"{PREFIX}{about.stream_id}", kept)
+        return FoundResponse(about, created.submission.log_page, gateway.hub)
+
+    async def _prepare(self, frame: Create) -> None:
+        """Check a request, and keep its input for the request that continues it."""
+        body, kept = await self._composed(frame)
+        composed = await compose_request(self._gateway, self._caller, body)
+        stream_id, frames = prepared_response(composed, frame.previous)
+        if kept is not None:
+            self._inputs.keep(f"{PREFIX}{stream_id}", replace(kept, has_output=False))
+        await self._outgoing.send(messages_of(frames, frame.lane))
+
+    async def _composed(self, frame: Create) -> tuple[bytes, KeptInput | None]:
+        """Return the body with what this connection has kept of the conversation before, and what to keep of it."""
+        await self._take_memory(len(frame.body))
+        before = self._inputs.find(frame.previous)
+        if before is None and frame.stores and frame.generates:
+            return frame.body, None
+        output: list[dict[str, Any]] = []
+        if before is not None and before.has_output and frame.previous is not None:
+            output = await read_output(self._gateway, Grant.of(self._caller), stream_id_of(frame.previous))
+        body, kept = await run_beside_loop(continued, frame.body, before, output)
+        if before is not None:
+            check_conversation(len(body), self._gateway.settings.max_conversation_bytes)
+            await take_memory(len(body))
+        return body, kept
 
     async def _take_memory(self, count: int) -> None:
         """Count the frame as a body, unless it was while it arrived."""
@@ -123,6 +167,8 @@ class Exchange:
             async for chunk in chunks:
                 await outgoing.send(messages_of(chunk, lane))
                 subscription.write = lambda frames: outgoing.send_now(messages_of(frames, lane))
+        if renderer.response.status not in _CONTINUABLE:
+            self._inputs.drop(f"{PREFIX}{self.stream_id}")
 
     async def _refuse(self, request: Request, request_log: RequestLog, error: Exception) -> None:
         response = await errors.response_to(request, error)
@@ -150,7 +196,3 @@ def _scope_of(handshake: Scope) -> dict[str, Any]:
         "route": ROUTE,
         "path_params": {},
     }
-
-
-def _named(found: FoundResponse) -> list[Field]:
-    return [(b"x-stream-id", found.about.stream_id.encode())]

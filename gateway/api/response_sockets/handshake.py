@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api import errors
 from gateway.api.response_sockets.connection import ResponseSocket
-from gateway.api.response_sockets.exchange import request_of
+from gateway.api.response_sockets.exchange import ROUTE, request_of
 from gateway.auth.pages import PageCheck
 from gateway.auth.principal import Principal
 from gateway.state import GatewayState

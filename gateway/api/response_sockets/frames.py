@@ -80,8 +80,16 @@ def _members_of(text: bytes) -> dict[str, msgspec.Raw]:
     try:
         return msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        parse_json_object(text)  # names the place
-        raise InvalidJson("message: not a JSON object; send one, with a type") from None
+        raise _not_an_object(text) from None
+
+
+def _not_an_object(text: bytes) -> HeadraceError:
+    """Return the error that a body of HTTP gets, which names the place."""
+    try:
+        parse_json_object(text)
+    except HeadraceError as error:
+        return type(error)(error.message.replace("body", "message", 1))
+    return InvalidJson("message: not a JSON object; send one, with a type")
 
 
 def _frame_of(raw: dict[str, msgspec.Raw], lane: str | None) -> ClientFrame:

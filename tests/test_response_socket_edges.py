@@ -1,0 +1,279 @@
+"""WebSockets under attack, under load and in a shutdown: credentials, limits, slow clients, lost gateways."""
+
+import asyncio
+import json
+import signal
+import socket as sockets
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace, token
+from tests.fakes.answer import Answer, Turnstile
+from tests.raw_client import connected
+from tests.response_socket import ResponseSocket, open_socket, response_id, text_of
+from tests.system import System
+
+WORDS = tuple(f"w{i} " for i in range(12))
+TEXT = "".join(WORDS)
+PIECE = "0123456789" * 300
+MEGABYTE = 1024 * 1024
+ALICE = bearer(token("alice"))
+DRAIN_S = 6
+HANDSHAKE = "\r\n".join(
+    (
+        *("GET /v1/responses HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"),
+        *("Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+        *(f"{name}: {value}" for name, value in ALICE.items()),
+        "\r\n",
+    )
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """Three gateways that ask for credentials; tests stop and restart them."""
+    system = System(
+        tmp_path_factory.mktemp("edge"),
+        gateways=3,
+        workers=1,
+        providers=("openai",),
+        credentials=boot_credentials(),
+        auth="keys,jwt",
+        cors_origins="https://chat.example.com",
+        max_stream_bytes=64 * MEGABYTE,
+        window=64,
+        drain_s=DRAIN_S,
+        write_deadline_s=2,
+        websocket_responses=2,
+        heartbeat_s=1,
+        websocket_pong_timeout_s=2,
+        **JWT_SETTINGS,
+    )
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
+async def refused(edge: System, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, dict[str, Any]]:
+    """Return status and error of a handshake that is refused."""
+    with pytest.raises(InvalidStatus) as caught:
+        async with open_socket(edge, headers=headers, **options):
+            pass
+    response = caught.value.response
+    return response.status_code, json.loads(response.body)["error"]
+
+
+async def test_a_handshake_needs_credentials_and_a_page_that_is_allowed(edge: System) -> None:
+    edge.fake.play("edge-auth", Answer(deltas=("yes",)))
+    status, error = await refused(edge)
+    assert (status, error["type"], error["code"]) == (401, "authentication_error", "unauthenticated")
+    assert (await refused(edge, bearer("hr-none")))[0] == 401
+    for origin in ("https://evil.example.com", "null"):
+        status, error = await refused(edge, ALICE, origin=origin)
+        assert (status, error["code"]) == (403, "origin_refused")
+    own_origin = edge.url
+    for origin in ("https://chat.example.com", own_origin):
+        async with open_socket(edge, headers=ALICE, origin=origin) as socket:
+            await socket.create("openai/edge-auth")
+            assert text_of(await socket.rest()) == "yes"
+
+
+async def test_a_browser_sends_its_key_as_a_subprotocol(edge: System) -> None:
+    key = f"openai-insecure-api-key.{token('browser')}"
+    offered = [Subprotocol("responses"), Subprotocol(key)]
+    async with open_socket(edge, subprotocols=offered, origin="https://chat.example.com") as socket:
+        assert socket.connection.subprotocol == "responses"
+    assert (await refused(edge, subprotocols=[Subprotocol("responses")]))[0] == 401
+    logs = "".join(gateway.log.read_text() for gateway in edge.gateways)
+    assert token("browser")[:40] not in logs
+
+
+async def test_a_key_that_lacks_a_scope_or_is_revoked(edge: System) -> None:
+    key = await make_key(edge, "reader", "--scope", "read")
+    async with open_socket(edge, headers=bearer(key)) as socket:
+        await socket.create("openai/edge-auth")
+        denied = await socket.next()
+        assert (denied["status"], denied["error"]["code"]) == (403, "forbidden")
+        await socket.send("response.cancel", response_id="resp_x")
+        assert (await socket.next())["status"] == 403
+        revoked = await asyncio.to_thread(run_headrace, edge, "keys", "revoke", key.split("-")[1])
+        assert revoked.returncode == 0
+        assert (await socket.next())["error"]["code"] == "unauthenticated"
+        assert (await socket.closed())[0] == 1008
+
+
+async def test_others_responses_are_not_found(edge: System) -> None:
+    edge.fake.play("edge-own", Answer(deltas=("mine",)))
+    async with open_socket(edge, headers=ALICE) as alice, open_socket(edge, headers=bearer(token("bob"))) as bob:
+        await alice.create("openai/edge-own")
+        response = response_id(await alice.rest())
+        for kind in ("response.resume", "response.cancel"):
+            await bob.send(kind, response_id=response)
+            assert (await bob.next())["error"]["code"] == "stream_not_found"
+        await bob.create("openai/edge-own", previous_response_id=response)
+        assert (await bob.next())["error"]["code"] == "previous_response_not_found"
+
+
+async def test_a_connection_has_so_many_responses_and_so_many_that_wait(edge: System) -> None:
+    held = Turnstile()
+    edge.fake.play("edge-many", Answer(deltas=("a",), turnstile=held))
+    async with open_socket(edge, headers=ALICE) as socket:
+        for lane in ("one", "two"):
+            await socket.create("openai/edge-many", stream_id=lane)
+            await socket.until("response.in_progress", lane)
+        await socket.create("openai/edge-many", stream_id="three")
+        error = await socket.next("three")
+        assert (error["status"], error["error"]["code"]) == (429, "too_many_responses")
+        assert error["headers"]["retry-after"]
+        for _ in range(17):
+            await socket.create("openai/edge-many", stream_id="one")
+        assert (await socket.next("one"))["error"]["code"] == "too_many_responses"
+        await held.allow(1)
+        for _ in range(17):  # the one that ran, and the sixteen that waited
+            assert text_of(await socket.rest("one")) == "a"
+
+
+async def test_a_slow_reader_stops_the_provider_and_no_other_connection(edge: System) -> None:
+    pieces = 3000
+
+    def many(number: int) -> Iterator[str]:
+        return (f"[{i}]{PIECE}" for i in range(pieces))
+
+    edge.fake.play("edge-long", Answer(deltas=many))
+    small = sockets.socket()
+    small.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
+    small.connect(("127.0.0.1", edge.gateways[0].port))
+    before = edge.gateways[0].rss_bytes
+    async with open_socket(edge, headers=ALICE, sock=small, max_queue=1, ping_interval=None) as slow:
+        for lane in ("one", "two"):
+            await slow.create("openai/edge-long", stream_id=lane, on_disconnect="continue")
+        first = await slow.until("response.in_progress", "one")
+        calls = [call for call in edge.fake.calls if call.model == "edge-long"]
+        for call in calls:
+            await call.wait_stalled(1.0, timeout_s=30)
+            assert call.sent_bytes < pieces * len(PIECE) / 2
+        assert edge.gateways[0].rss_bytes - before < 24 * MEGABYTE
+        code, _ = await slow.closed()  # it took nothing within the deadline
+        assert code in {1006, None}
+    async with open_socket(edge, 1, headers=ALICE) as again:
+        after = {"response_id": response_id(first), "starting_after": first[-1]["sequence_number"]}
+        await again.send("response.resume", **after)
+        assert text_of(await again.rest()) == "".join(many(0))
+
+
+async def test_a_client_that_answers_no_ping_is_disconnected(edge: System) -> None:
+    """A plain socket answers none."""
+    async with connected(edge.gateways[0].port) as connection:
+        await connection.send(HANDSHAKE.encode())
+        assert (await connection.head())[0] == 101
+        received = await connection.rest()
+    assert received[:1] == b"\x89"  # a ping
+    assert b"keepalive ping timeout" in received
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (("GET /v1/responses", "GET /v1/models"), 200),  # the wish to upgrade is ignored elsewhere
+        (("GET /v1/responses", "POST /v1/responses"), 400),
+        (("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 12"), 426),
+        (("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "X: y"), 400),
+        (("Sec-WebSocket-Version: 13", f"Sec-WebSocket-Version: 13\r\nX-Long: {'x' * 9000}"), 431),
+        (("Upgrade: websocket", "Upgrade: h2c"), 405),
+    ],
+)
+async def test_a_handshake_of_another_form_gets_an_http_error(
+    edge: System, change: tuple[str, str], status: int
+) -> None:
+    async with connected(edge.gateways[0].port) as connection:
+        await connection.send(HANDSHAKE.replace(*change).encode())
+        assert (await connection.head())[0] == status
+
+
+async def resumed(edge: System, gateway: int, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    async with open_socket(edge, gateway, headers=ALICE) as socket:
+        after = {"response_id": response_id(seen), "starting_after": seen[-1]["sequence_number"]}
+        await socket.send("response.resume", **after)
+        return seen + await socket.rest()
+
+
+async def test_an_old_connection_lets_its_responses_end(edge: System) -> None:
+    held = Turnstile()
+    edge.fake.play("edge-old", Answer(deltas=WORDS, turnstile=held))
+    gateway = edge.gateways[1]
+    gateway.environment["HEADRACE_WEBSOCKET_LIFE_S"] = "2"
+    gateway.stop()
+    gateway.start()
+    await edge.ready()
+    async with open_socket(edge, 1, headers=ALICE) as socket:
+        await socket.create("openai/edge-old", stream_id="one")
+        begun = await socket.until("response.in_progress", "one")
+        while True:  # until it is too old
+            await socket.create("openai/unknown-model-of-nobody", "x", temperature=9)
+            code = (await socket.next())["error"]["code"]
+            if code == "websocket_connection_limit_reached":
+                break
+            await asyncio.sleep(0.2)
+        await held.allow(len(WORDS))
+        assert text_of(begun + await socket.rest("one")) == TEXT
+        assert (await socket.closed())[0] == 1001
+    del gateway.environment["HEADRACE_WEBSOCKET_LIFE_S"]
+
+
+async def begin(edge: System, socket: ResponseSocket, model: str, turnstile: Turnstile) -> list[dict[str, Any]]:
+    """Begin a response, and read it up to its third token."""
+    await turnstile.allow(3)
+    await socket.create(f"openai/{model}")
+    seen: list[dict[str, Any]] = []
+    while text_of(seen) != "".join(WORDS[:3]):
+        seen.append(await socket.next())
+    return seen
+
+
+async def test_a_response_survives_the_death_of_its_gateway(edge: System) -> None:
+    held = Turnstile()
+    edge.fake.play("edge-killed", Answer(deltas=WORDS, turnstile=held))
+    async with open_socket(edge, 2, headers=ALICE) as socket:
+        seen = await begin(edge, socket, "edge-killed", held)
+        edge.gateways[2].signal(signal.SIGKILL)
+        assert (await socket.closed())[0] == 1006
+    await held.allow(len(WORDS))
+    seen = await resumed(edge, 0, seen)
+    assert text_of(seen) == TEXT
+    assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
+    edge.gateways[2].stop()
+    edge.gateways[2].start()
+    await edge.ready()
+
+
+async def test_a_gateway_that_drains_lets_responses_end_and_cuts_the_last_with_a_hint(edge: System) -> None:
+    short, long = Turnstile(), Turnstile()
+    edge.fake.play("edge-short", Answer(deltas=WORDS, turnstile=short))
+    edge.fake.play("edge-endless", Answer(deltas=WORDS, turnstile=long))
+    idle, one = open_socket(edge, 2, headers=ALICE), open_socket(edge, 2, headers=ALICE)
+    async with idle as unused, one as ending, open_socket(edge, 2, headers=ALICE) as endless:
+        begun = await begin(edge, ending, "edge-short", short)
+        cut = await begin(edge, endless, "edge-endless", long)
+        edge.gateways[2].signal(signal.SIGTERM)
+        assert (await unused.closed())[0] == 1012  # at once
+        await ending.create("openai/edge-short", stream_id="late")
+        assert (await ending.next("late"))["error"]["code"] == "draining"
+        await short.allow(len(WORDS))
+        assert text_of(begun + await ending.rest()) == TEXT
+        assert (await ending.closed())[0] == 1012
+        hint = (await endless.rest())[-1]
+        assert (hint["status"], hint["error"]["code"]) == (503, "draining")
+        assert hint["response_id"] == response_id(cut)
+        assert (await endless.closed())[0] == 1012
+    assert await edge.gateways[2].wait() == 0
+    await long.allow(len(WORDS))
+    assert text_of(await resumed(edge, 0, cut)) == TEXT
+    edge.gateways[2].start()
+    await edge.ready()

@@ -28,31 +28,31 @@ class ResponseSocket:
     async def create(self, model: str, given: Any = "hi", **members: Any) -> None:
         await self.send("response.create", model=model, input=given, **members)
 
-    async def next(self, lane: str | None = None) -> Event:
-        """Return the next event of a lane; those of others stay unread."""
+    async def next(self, track: str | None = None) -> Event:
+        """Return the next event of a track; those of others stay unread."""
         for event in self._unread:
-            if event.get("stream_id") == lane:
+            if event.get("stream_id") == track:
                 self._unread.remove(event)
                 return event
         while True:
             event: Event = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
-            if event.get("stream_id") == lane:
+            if event.get("stream_id") == track:
                 return event
             self._unread.append(event)
 
-    async def until(self, kind: str, lane: str | None = None) -> list[Event]:
+    async def until(self, kind: str, track: str | None = None) -> list[Event]:
         """Return the next events up to one of this type."""
-        seen = [await self.next(lane)]
+        seen = [await self.next(track)]
         while seen[-1]["type"] != kind:
             assert seen[-1]["type"] not in ENDINGS, seen[-1]
-            seen.append(await self.next(lane))
+            seen.append(await self.next(track))
         return seen
 
-    async def rest(self, lane: str | None = None) -> list[Event]:
+    async def rest(self, track: str | None = None) -> list[Event]:
         """Return all events of a response up to its ending."""
-        seen = [await self.next(lane)]
+        seen = [await self.next(track)]
         while seen[-1]["type"] not in ENDINGS:
-            seen.append(await self.next(lane))
+            seen.append(await self.next(track))
         return seen
 
     async def closed(self) -> tuple[int | None, str | None]:

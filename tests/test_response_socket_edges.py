@@ -125,9 +125,9 @@ async def test_a_connection_has_so_many_responses_and_so_many_that_wait(edge: Sy
     held = Turnstile()
     edge.fake.play("edge-many", Answer(deltas=("a",), turnstile=held))
     async with open_socket(edge, headers=ALICE) as socket:
-        for lane in ("one", "two"):
-            await socket.create("openai/edge-many", stream_id=lane)
-            await socket.until("response.in_progress", lane)
+        for track in ("one", "two"):
+            await socket.create("openai/edge-many", stream_id=track)
+            await socket.until("response.in_progress", track)
         await socket.create("openai/edge-many", stream_id="three")
         error = await socket.next("three")
         assert (error["status"], error["error"]["code"]) == (429, "too_many_responses")
@@ -152,8 +152,8 @@ async def test_a_slow_reader_stops_the_provider_and_no_other_connection(edge: Sy
     small.connect(("127.0.0.1", edge.gateways[0].port))
     before = edge.gateways[0].rss_bytes
     async with open_socket(edge, headers=ALICE, sock=small, max_queue=1, ping_interval=None) as slow:
-        for lane in ("one", "two"):
-            await slow.create("openai/edge-long", stream_id=lane, on_disconnect="continue")
+        for track in ("one", "two"):
+            await slow.create("openai/edge-long", stream_id=track, on_disconnect="continue")
         first = await slow.until("response.in_progress", "one")
         calls = [call for call in edge.fake.calls if call.model == "edge-long"]
         for call in calls:

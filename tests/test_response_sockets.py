@@ -101,7 +101,7 @@ async def test_a_live_response_is_cut_and_resumed_after_every_token(system: Syst
     assert len([call for call in system.fake.calls if call.model == "socket-live"]) == 1
 
 
-async def test_lanes_run_at_once_and_each_is_in_order(system: System) -> None:
+async def test_tracks_run_at_once_and_each_is_in_order(system: System) -> None:
     slow = Turnstile()
     system.fake.play("socket-slow", Answer(deltas=WORDS, turnstile=slow))
     system.fake.play("socket-fast", Answer(deltas=("a", "b")))
@@ -121,9 +121,9 @@ async def test_a_response_is_cancelled_and_others_go_on(system: System) -> None:
     held = Turnstile()
     system.fake.play("socket-held", Answer(deltas=WORDS, turnstile=held))
     async with open_socket(system) as socket, open_socket(system, gateway=1) as other:
-        for lane in ("one", "two"):
-            await socket.create("openai/socket-held", stream_id=lane)
-        one, two = [await socket.until("response.in_progress", lane) for lane in ("one", "two")]
+        for track in ("one", "two"):
+            await socket.create("openai/socket-held", stream_id=track)
+        one, two = [await socket.until("response.in_progress", track) for track in ("one", "two")]
         await other.send("response.cancel", response_id=response_id(one), stream_id="any")
         accepted = await other.next("any")
         assert (accepted["type"], accepted["response_id"]) == ("response.cancel.accepted", response_id(one))

@@ -30,7 +30,7 @@ from shared.errors import (
 from shared.scopes import Scope as Right
 from shared.tracing import Tracing
 
-#: Frames that wait for the end of their lane's response: their number, and their bytes.
+#: Frames that wait for the end of their track's response: their number, and their bytes.
 MOST_WAITING: Final = 16
 MOST_WAITING_BYTES: Final = 256 * 1024
 #: Time before the end of a drain at which responses that have not ended are cut.
@@ -44,7 +44,7 @@ _NO_STEERING: Final = "steering is not supported; send the input with response.c
 
 
 @dataclass(slots=True)
-class _Lane:
+class _Track:
     """Responses with one ``stream_id``, one after another. ``waiting``: those that have not begun."""
 
     current: Exchange
@@ -63,7 +63,7 @@ class ResponseSocket:
         self._web_socket = cast(EdgeWebSocket, scope[WEB_SOCKET])
         self._outgoing = Outgoing(self._web_socket)
         self._inputs = gateway.kept_inputs.connection()
-        self._lanes: dict[str | None, _Lane] = {}
+        self._tracks: dict[str | None, _Track] = {}
         #: Error for new responses, and code and reason of the close once the last response has ended.
         self._leaving: tuple[HeadraceError, int, str] | None = None
         self._loop = asyncio.get_running_loop()
@@ -80,7 +80,7 @@ class ResponseSocket:
         try:
             with gateway.live_grants.watch(Grant.of(self._caller)) as ended:
                 await asyncio.wait((reading, ended, self._finished), return_when=asyncio.FIRST_COMPLETED)
-            await self._leave_lanes()
+            await self._leave_tracks()
             if reading.done():
                 reading.result()
             elif ended.done():
@@ -92,7 +92,7 @@ class ResponseSocket:
         finally:
             timer.cancel()
             reading.cancel()
-            await self._leave_lanes()
+            await self._leave_tracks()
             self._inputs.forget()
 
     # --- frames
@@ -106,7 +106,7 @@ class ResponseSocket:
                 await self._take(received.pop("text", None), share)
             except BadFrame as bad:
                 _release(share)
-                await self._refuse(bad.error, bad.lane)
+                await self._refuse(bad.error, bad.track)
 
     async def _take(self, text: bytes | None, share: BodyShare | None) -> None:
         """Begin what a frame asks for. Raises :class:`BadFrame`."""
@@ -123,37 +123,37 @@ class ResponseSocket:
                 self._enqueue(Exchange(self._gateway, self._caller, self._outgoing, self._inputs, frame, share))
 
     def _enqueue(self, exchange: Exchange) -> None:
-        """Begin a response, or let it wait for the end of its lane's. Raises :class:`BadFrame`."""
-        name = exchange.frame.lane
+        """Begin a response, or let it wait for the end of its track's. Raises :class:`BadFrame`."""
+        name = exchange.frame.track
         if self._leaving is not None:
             raise BadFrame(self._leaving[0], name)
-        if (lane := self._lanes.get(name)) is not None:
+        if (track := self._tracks.get(name)) is not None:
             self._check_waiting(exchange)
             exchange.wait_without_memory()
-            lane.waiting.append(exchange)
+            track.waiting.append(exchange)
             return
         most = self._gateway.settings.websocket_responses
-        if len(self._lanes) >= most:
+        if len(self._tracks) >= most:
             raise BadFrame(TooManyResponses(f"stream_id: {most} responses are in progress; {_REMEDY}"), name)
-        lane = self._lanes[name] = _Lane(exchange)
-        lane.task = asyncio.create_task(self._run_lane(lane))
+        track = self._tracks[name] = _Track(exchange)
+        track.task = asyncio.create_task(self._run_track(track))
 
     def _check_waiting(self, exchange: Exchange) -> None:
-        waiting = [each for lane in self._lanes.values() for each in lane.waiting]
+        waiting = [each for track in self._tracks.values() for each in track.waiting]
         size = sum(each.size for each in waiting) + exchange.size
         if len(waiting) >= MOST_WAITING or size > MOST_WAITING_BYTES:
             problem = "stream_id: a response of it is in progress, and no more can wait"
-            raise BadFrame(TooManyResponses(f"{problem}; {_REMEDY}"), exchange.frame.lane)
+            raise BadFrame(TooManyResponses(f"{problem}; {_REMEDY}"), exchange.frame.track)
 
-    async def _run_lane(self, lane: _Lane) -> None:
-        name = lane.current.frame.lane
+    async def _run_track(self, track: _Track) -> None:
+        name = track.current.frame.track
         with suppress(ClientDisconnected):  # the reading task notices it too
             while True:
-                await lane.current.run(self._scope, self._tracing)
-                if not lane.waiting:
+                await track.current.run(self._scope, self._tracing)
+                if not track.waiting:
                     break
-                lane.current = lane.waiting.popleft()
-        del self._lanes[name]
+                track.current = track.waiting.popleft()
+        del self._tracks[name]
         self._finish_if_idle()
 
     async def _cancel(self, frame: Cancel) -> None:
@@ -163,13 +163,13 @@ class ResponseSocket:
             stream_id = stream_id_of(frame.response_id)
             cancelled = await streams.cancel(stream_id, self._gateway, Grant.of(self._caller))
         except HeadraceError as error:
-            raise BadFrame(error, frame.lane) from None
+            raise BadFrame(error, frame.track) from None
         members = {"response_id": frame.response_id, "status": cancelled["status"]}
-        await self._send([message(CANCEL_ACCEPTED, frame.lane, **members)])
+        await self._send([message(CANCEL_ACCEPTED, frame.track, **members)])
 
-    async def _refuse(self, error: HeadraceError, lane: str | None) -> None:
+    async def _refuse(self, error: HeadraceError, track: str | None) -> None:
         response = await errors.response_to(request_of(self._scope), error)
-        await self._send([error_message(response, lane)])
+        await self._send([error_message(response, track)])
 
     async def _send(self, messages: list[bytes]) -> None:
         with suppress(ClientDisconnected):  # the reading task notices it too
@@ -191,13 +191,13 @@ class ResponseSocket:
         self._finish_if_idle()
 
     def _finish_if_idle(self) -> None:
-        if self._leaving is not None and not self._lanes:
+        if self._leaving is not None and not self._tracks:
             self._finish()
 
     def _cut(self) -> None:
         """End the connection with its responses in progress, and name the way to read on."""
-        for name, lane in self._lanes.items():
-            if (stream_id := lane.current.stream_id) is not None:
+        for name, track in self._tracks.items():
+            if (stream_id := track.current.stream_id) is not None:
                 self._outgoing.send_now([_cut_message(stream_id, name)])
         self._finish()
 
@@ -205,8 +205,8 @@ class ResponseSocket:
         if not self._finished.done():
             self._finished.set_result(None)
 
-    async def _leave_lanes(self) -> None:
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+    async def _leave_tracks(self) -> None:
+        tasks = [track.task for track in self._tracks.values() if track.task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -234,7 +234,7 @@ def _not_steered(frame: Steer) -> bytes:
     return message("response.steer.failed", None, error=error, steer=steer, sequence_number=0)
 
 
-def _cut_message(stream_id: str, lane: str | None) -> bytes:
+def _cut_message(stream_id: str, track: str | None) -> bytes:
     text = f"this server is shutting down; open another connection and send {RESUME} with response_id"
     error = {"type": "server_error", "code": Draining.code, "message": text, "param": None}
-    return message("error", lane, status=503, response_id=f"{PREFIX}{stream_id}", error=error)
+    return message("error", track, status=503, response_id=f"{PREFIX}{stream_id}", error=error)

@@ -130,7 +130,7 @@ class Exchange:
         stream_id, frames = prepared_response(composed, frame.previous)
         if kept is not None:
             self._inputs.keep(f"{PREFIX}{stream_id}", replace(kept, has_output=False))
-        await self._outgoing.send(messages_of(frames, frame.lane))
+        await self._outgoing.send(messages_of(frames, frame.track))
 
     async def _composed(self, frame: Create) -> tuple[bytes, KeptInput | None]:
         """Return the body with what this connection has kept of the conversation before, and what to keep of it."""
@@ -158,22 +158,22 @@ class Exchange:
 
     async def _deliver(self, found: FoundResponse, after: int) -> None:
         """Send the events. A gateway that drains lets them end: most of these clients cannot resume."""
-        lane, outgoing = self.frame.lane, self._outgoing
+        track, outgoing = self.frame.track, self._outgoing
         self.stream_id = found.about.stream_id
         renderer = ResponseEvents(found.about, after=after)
         renderer.resumable = False
         subscription = Subscription(found.source, self.stream_id, START, found.log_page, renderer)
         async with aclosing(subscription.chunks()) as chunks:
             async for chunk in chunks:
-                await outgoing.send(messages_of(chunk, lane))
-                subscription.write = lambda frames: outgoing.send_now(messages_of(frames, lane))
+                await outgoing.send(messages_of(chunk, track))
+                subscription.write = lambda frames: outgoing.send_now(messages_of(frames, track))
         if renderer.response.status not in _CONTINUABLE:
             self._inputs.drop(f"{PREFIX}{self.stream_id}")
 
     async def _refuse(self, request: Request, request_log: RequestLog, error: Exception) -> None:
         response = await errors.response_to(request, error)
         request_log.responded(response.status_code, [])
-        await self._outgoing.send([error_message(response, self.frame.lane)])
+        await self._outgoing.send([error_message(response, self.frame.track)])
 
 
 def request_of(handshake: Scope) -> Request:

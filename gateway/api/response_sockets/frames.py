@@ -13,17 +13,17 @@ RESUME: Final = "response.resume"
 CANCEL: Final = "response.cancel"
 STEER: Final = "response.steer"
 _TYPES: Final = (CREATE, RESUME, CANCEL)
-_LONGEST_LANE: Final = 128
+_LONGEST_TRACK: Final = 128
 _ENVELOPE: Final = ("type", "stream_id", "idempotency_key", "generate")
 
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """``body``: of ``POST /v1/responses``. ``lane``: the client's ``stream_id``. ``generates``: False for a request
+    """``body``: of ``POST /v1/responses``. ``track``: the client's ``stream_id``. ``generates``: False for a request
     that is only prepared. ``previous``: id of the response that it continues. ``stores``: False if its input must not
     be kept."""
 
-    lane: str | None
+    track: str | None
     body: bytes
     idempotency_key: str | None
     generates: bool
@@ -33,14 +33,14 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    lane: str | None
+    track: str | None
     response_id: str
     starting_after: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    lane: str | None
+    track: str | None
     response_id: str
 
 
@@ -48,7 +48,7 @@ class Cancel:
 class Steer:
     """Input for a response in progress, which no provider here takes."""
 
-    lane: str | None
+    track: str | None
     previous: str
     input: Any
 
@@ -57,23 +57,23 @@ ClientFrame = Create | Resume | Cancel | Steer
 
 
 class BadFrame(Exception):
-    """A frame that is refused. ``lane``: as far as the frame names one."""
+    """A frame that is refused. ``track``: as far as the frame names one."""
 
-    def __init__(self, error: HeadraceError, lane: str | None) -> None:
+    def __init__(self, error: HeadraceError, track: str | None) -> None:
         super().__init__(error.message)
         self.error = error
-        self.lane = lane
+        self.track = track
 
 
 def parse_frame(text: bytes) -> ClientFrame:
     """Raises :class:`BadFrame`."""
-    lane: str | None = None
+    track: str | None = None
     try:
         raw = _members_of(text)
-        lane = _lane_of(raw)
-        return _frame_of(raw, lane)
+        track = _track_of(raw)
+        return _frame_of(raw, track)
     except HeadraceError as error:
-        raise BadFrame(error, lane) from None
+        raise BadFrame(error, track) from None
 
 
 def _members_of(text: bytes) -> dict[str, msgspec.Raw]:
@@ -92,28 +92,28 @@ def _not_an_object(text: bytes) -> HeadraceError:
     return InvalidJson("message: not a JSON object; send one, with a type")
 
 
-def _frame_of(raw: dict[str, msgspec.Raw], lane: str | None) -> ClientFrame:
+def _frame_of(raw: dict[str, msgspec.Raw], track: str | None) -> ClientFrame:
     match _text(raw, "type"):
         case "response.create":
-            return _create_of(raw, lane)
+            return _create_of(raw, track)
         case "response.resume":
-            return Resume(lane, _required(raw, "response_id"), _starting_after(raw))
+            return Resume(track, _required(raw, "response_id"), _starting_after(raw))
         case "response.cancel":
-            return Cancel(lane, _required(raw, "response_id"))
+            return Cancel(track, _required(raw, "response_id"))
         case "response.steer":
-            return Steer(lane, _text(raw, "previous_response_id") or "", _value(raw, "input"))
+            return Steer(track, _text(raw, "previous_response_id") or "", _value(raw, "input"))
         case None:
             raise InvalidRequest(f"type: missing; use one of {', '.join(_TYPES)}")
         case other:
             raise InvalidRequest(f"type: unknown type {other[:64]!r}; use one of {', '.join(_TYPES)}")
 
 
-def _create_of(raw: dict[str, msgspec.Raw], lane: str | None) -> Create:
+def _create_of(raw: dict[str, msgspec.Raw], track: str | None) -> Create:
     generates, stores = _flag(raw, "generate", default=True), _flag(raw, "store", default=True)
     body = {name: value for name, value in raw.items() if name not in _ENVELOPE}
     body["stream"] = msgspec.Raw(b"true")  # a WebSocket has no other answers
     return Create(
-        lane=lane,
+        track=track,
         body=msgspec.json.encode(body),
         idempotency_key=_text(raw, "idempotency_key"),
         generates=generates,
@@ -122,11 +122,11 @@ def _create_of(raw: dict[str, msgspec.Raw], lane: str | None) -> Create:
     )
 
 
-def _lane_of(raw: dict[str, msgspec.Raw]) -> str | None:
-    lane = _text(raw, "stream_id")
-    if lane is not None and not 1 <= len(lane) <= _LONGEST_LANE:
-        raise InvalidRequest(f"stream_id: must have 1 to {_LONGEST_LANE} characters")
-    return lane
+def _track_of(raw: dict[str, msgspec.Raw]) -> str | None:
+    track = _text(raw, "stream_id")
+    if track is not None and not 1 <= len(track) <= _LONGEST_TRACK:
+        raise InvalidRequest(f"stream_id: must have 1 to {_LONGEST_TRACK} characters")
+    return track
 
 
 def _starting_after(raw: dict[str, msgspec.Raw]) -> int:

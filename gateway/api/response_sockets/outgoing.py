@@ -36,24 +36,24 @@ class Outgoing:
         return True
 
 
-def messages_of(frames: bytes, lane: str | None) -> list[bytes]:
-    """Return the data of server-sent events, each as a message. ``lane``: their ``stream_id``, if the client has set
+def messages_of(frames: bytes, track: str | None) -> list[bytes]:
+    """Return the data of server-sent events, each as a message. ``track``: their ``stream_id``, if the client has set
     one. Comments are left out."""
     found = []
     for frame in frames.split(b"\n\n"):
         _, data_field, data = frame.partition(b"\ndata: ")
         if data_field:
-            found.append(data if lane is None else b'{"stream_id":%b,%b' % (msgspec.json.encode(lane), data[1:]))
+            found.append(data if track is None else b'{"stream_id":%b,%b' % (msgspec.json.encode(track), data[1:]))
     return found
 
 
-def message(kind: str, lane: str | None, **members: Any) -> bytes:
-    named = {} if lane is None else {"stream_id": lane}
+def message(kind: str, track: str | None, **members: Any) -> bytes:
+    named = {} if track is None else {"stream_id": track}
     return msgspec.json.encode({"type": kind, **named, **members})
 
 
-def error_message(response: Response, lane: str | None) -> bytes:
+def error_message(response: Response, track: str | None) -> bytes:
     """Return an HTTP error as a message, with the header fields that tell a client when to try again."""
     error = json.loads(bytes(response.body))["error"]
     headers = {name: value for name, value in response.headers.items() if name.startswith(_HEADERS)}
-    return message("error", lane, status=response.status_code, error={**error, "headers": headers}, headers=headers)
+    return message("error", track, status=response.status_code, error={**error, "headers": headers}, headers=headers)

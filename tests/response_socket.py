@@ -30,10 +30,10 @@ class ResponseSocket:
 
     async def next(self, track: str | None = None) -> Event:
         """Return the next event of a track; those of others stay unread."""
-        for event in self._unread:
-            if event.get("stream_id") == track:
-                self._unread.remove(event)
-                return event
+        found = next((event for event in self._unread if event.get("stream_id") == track), None)
+        if found is not None:
+            self._unread.remove(found)
+            return found
         while True:
             event: Event = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
             if event.get("stream_id") == track:

@@ -5,6 +5,7 @@ import json
 import signal
 import socket as sockets
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -34,10 +35,22 @@ HANDSHAKE = "\r\n".join(
 )
 
 
+#: Settings of single gateways.
+OWN = {
+    "gateway.2": {"HEADRACE_WEBSOCKET_LIFE_S": "8", "HEADRACE_WRITE_DEADLINE_S": "2"},
+    "gateway.3": {"HEADRACE_WEBSOCKET_PONG_TIMEOUT_S": "2"},
+}
+
+
+class Edge(System):
+    def _environment(self, name: str) -> dict[str, str]:
+        return super()._environment(name) | OWN.get(name, {})
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """Three gateways that ask for credentials; tests stop and restart them."""
-    system = System(
+async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
+    """Three gateways that ask for credentials. Tests stop and restart the last one."""
+    system = Edge(
         tmp_path_factory.mktemp("edge"),
         gateways=3,
         workers=1,
@@ -48,10 +61,8 @@ async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
         max_stream_bytes=64 * MEGABYTE,
         window=64,
         drain_s=DRAIN_S,
-        write_deadline_s=2,
         websocket_responses=2,
         heartbeat_s=1,
-        websocket_pong_timeout_s=2,
         **JWT_SETTINGS,
     )
     try:
@@ -61,7 +72,7 @@ async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
         await system.stop()
 
 
-async def refused(edge: System, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, dict[str, Any]]:
+async def refused(edge: Edge, headers: dict[str, str] | None = None, **options: Any) -> tuple[int, dict[str, Any]]:
     """Return status and error of a handshake that is refused."""
     with pytest.raises(InvalidStatus) as caught:
         async with open_socket(edge, headers=headers, **options):
@@ -70,7 +81,7 @@ async def refused(edge: System, headers: dict[str, str] | None = None, **options
     return response.status_code, json.loads(response.body)["error"]
 
 
-async def test_a_handshake_needs_credentials_and_a_page_that_is_allowed(edge: System) -> None:
+async def test_a_handshake_needs_credentials_and_a_page_that_is_allowed(edge: Edge) -> None:
     edge.fake.play("edge-auth", Answer(deltas=("yes",)))
     status, error = await refused(edge)
     assert (status, error["type"], error["code"]) == (401, "authentication_error", "unauthenticated")
@@ -85,7 +96,7 @@ async def test_a_handshake_needs_credentials_and_a_page_that_is_allowed(edge: Sy
             assert text_of(await socket.rest()) == "yes"
 
 
-async def test_a_browser_sends_its_key_as_a_subprotocol(edge: System) -> None:
+async def test_a_browser_sends_its_key_as_a_subprotocol(edge: Edge) -> None:
     key = f"openai-insecure-api-key.{token('browser')}"
     offered = [Subprotocol("responses"), Subprotocol(key)]
     async with open_socket(edge, subprotocols=offered, origin="https://chat.example.com") as socket:
@@ -95,8 +106,8 @@ async def test_a_browser_sends_its_key_as_a_subprotocol(edge: System) -> None:
     assert token("browser")[:40] not in logs
 
 
-async def test_a_key_that_lacks_a_scope_or_is_revoked(edge: System) -> None:
-    key = await make_key(edge, "reader", "--scope", "read")
+async def test_a_key_that_lacks_a_scope_or_is_revoked(edge: Edge) -> None:
+    key = await make_key(edge, "reader", "--scopes", "read")
     async with open_socket(edge, headers=bearer(key)) as socket:
         await socket.create("openai/edge-auth")
         denied = await socket.next()
@@ -109,7 +120,7 @@ async def test_a_key_that_lacks_a_scope_or_is_revoked(edge: System) -> None:
         assert (await socket.closed())[0] == 1008
 
 
-async def test_others_responses_are_not_found(edge: System) -> None:
+async def test_others_responses_are_not_found(edge: Edge) -> None:
     edge.fake.play("edge-own", Answer(deltas=("mine",)))
     async with open_socket(edge, headers=ALICE) as alice, open_socket(edge, headers=bearer(token("bob"))) as bob:
         await alice.create("openai/edge-own")
@@ -121,7 +132,7 @@ async def test_others_responses_are_not_found(edge: System) -> None:
         assert (await bob.next())["error"]["code"] == "previous_response_not_found"
 
 
-async def test_a_connection_has_so_many_responses_and_so_many_that_wait(edge: System) -> None:
+async def test_a_connection_has_so_many_responses_and_so_many_that_wait(edge: Edge) -> None:
     held = Turnstile()
     edge.fake.play("edge-many", Answer(deltas=("a",), turnstile=held))
     async with open_socket(edge, headers=ALICE) as socket:
@@ -140,37 +151,62 @@ async def test_a_connection_has_so_many_responses_and_so_many_that_wait(edge: Sy
             assert text_of(await socket.rest("one")) == "a"
 
 
-async def test_a_slow_reader_stops_the_provider_and_no_other_connection(edge: System) -> None:
-    pieces = 3000
+PIECES = 3000
 
-    def many(number: int) -> Iterator[str]:
-        return (f"[{i}]{PIECE}" for i in range(pieces))
 
-    edge.fake.play("edge-long", Answer(deltas=many))
+def many(number: int) -> Iterator[str]:
+    return (f"[{i}]{PIECE}" for i in range(PIECES))
+
+
+@asynccontextmanager
+async def slow_socket(edge: Edge, gateway: int) -> AsyncIterator[ResponseSocket]:
+    """A client that takes little while its application reads nothing."""
     small = sockets.socket()
     small.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 16 * 1024)
-    small.connect(("127.0.0.1", edge.gateways[0].port))
+    small.connect(("127.0.0.1", edge.gateways[gateway].port))
+    async with open_socket(edge, gateway, ALICE, sock=small, max_queue=1, ping_interval=None) as slow:
+        yield slow
+
+
+async def test_a_slow_reader_stops_the_provider_and_no_other_response(edge: Edge) -> None:
+    edge.fake.play("edge-long", Answer(deltas=many))
     before = edge.gateways[0].rss_bytes
-    async with open_socket(edge, headers=ALICE, sock=small, max_queue=1, ping_interval=None) as slow:
+    async with slow_socket(edge, 0) as slow:
         for track in ("one", "two"):
-            await slow.create("openai/edge-long", stream_id=track, on_disconnect="continue")
-        first = await slow.until("response.in_progress", "one")
+            await slow.create("openai/edge-long", stream_id=track)
+        first, _ = [await slow.until("response.in_progress", track) for track in ("one", "two")]
         calls = [call for call in edge.fake.calls if call.model == "edge-long"]
         for call in calls:
             await call.wait_stalled(1.0, timeout_s=30)
-            assert call.sent_bytes < pieces * len(PIECE) / 2
+            assert call.sent_bytes < PIECES * len(PIECE) / 2
         assert edge.gateways[0].rss_bytes - before < 24 * MEGABYTE
-        code, _ = await slow.closed()  # it took nothing within the deadline
-        assert code in {1006, None}
-    async with open_socket(edge, 1, headers=ALICE) as again:
-        after = {"response_id": response_id(first), "starting_after": first[-1]["sequence_number"]}
-        await again.send("response.resume", **after)
-        assert text_of(await again.rest()) == "".join(many(0))
+        async with open_socket(edge, headers=ALICE) as other:
+            edge.fake.play("edge-other", Answer(deltas=WORDS))
+            await other.create("openai/edge-other")
+            assert text_of(await other.rest()) == TEXT
+        slow.cut()
+    assert text_of(await resumed(edge, 2, first)) == "".join(many(0))
 
 
-async def test_a_client_that_answers_no_ping_is_disconnected(edge: System) -> None:
+async def test_a_client_that_takes_nothing_is_disconnected_and_can_resume(edge: Edge) -> None:
+    edge.fake.play("edge-dead", Answer(deltas=many))
+    async with slow_socket(edge, 1) as slow:
+        await slow.create("openai/edge-dead")
+        first = await slow.until("response.in_progress")
+
+        async def is_over() -> bool:
+            """The log has the connection when it is over."""
+            lines = edge.gateways[1].log.read_text().splitlines()
+            return any('"status":101' in line and '"duration_s"' in line for line in lines)
+
+        await edge.eventually(is_over, timeout_s=30)
+        slow.cut()
+    assert text_of(await resumed(edge, 0, first)) == "".join(many(0))
+
+
+async def test_a_client_that_answers_no_ping_is_disconnected(edge: Edge) -> None:
     """A plain socket answers none."""
-    async with connected(edge.gateways[0].port) as connection:
+    async with connected(edge.gateways[2].port) as connection:
         await connection.send(HANDSHAKE.encode())
         assert (await connection.head())[0] == 101
         received = await connection.rest()
@@ -183,35 +219,30 @@ async def test_a_client_that_answers_no_ping_is_disconnected(edge: System) -> No
     [
         (("GET /v1/responses", "GET /v1/models"), 200),  # the wish to upgrade is ignored elsewhere
         (("GET /v1/responses", "POST /v1/responses"), 400),
-        (("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 12"), 426),
+        (("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 12"), 400),
         (("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "X: y"), 400),
         (("Sec-WebSocket-Version: 13", f"Sec-WebSocket-Version: 13\r\nX-Long: {'x' * 9000}"), 431),
         (("Upgrade: websocket", "Upgrade: h2c"), 405),
     ],
 )
 async def test_a_handshake_of_another_form_gets_an_http_error(
-    edge: System, change: tuple[str, str], status: int
+    edge: Edge, change: tuple[str, str], status: int
 ) -> None:
     async with connected(edge.gateways[0].port) as connection:
         await connection.send(HANDSHAKE.replace(*change).encode())
         assert (await connection.head())[0] == status
 
 
-async def resumed(edge: System, gateway: int, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def resumed(edge: Edge, gateway: int, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
     async with open_socket(edge, gateway, headers=ALICE) as socket:
         after = {"response_id": response_id(seen), "starting_after": seen[-1]["sequence_number"]}
         await socket.send("response.resume", **after)
         return seen + await socket.rest()
 
 
-async def test_an_old_connection_lets_its_responses_end(edge: System) -> None:
+async def test_an_old_connection_lets_its_responses_end(edge: Edge) -> None:
     held = Turnstile()
     edge.fake.play("edge-old", Answer(deltas=WORDS, turnstile=held))
-    gateway = edge.gateways[1]
-    gateway.environment["HEADRACE_WEBSOCKET_LIFE_S"] = "2"
-    gateway.stop()
-    gateway.start()
-    await edge.ready()
     async with open_socket(edge, 1, headers=ALICE) as socket:
         await socket.create("openai/edge-old", stream_id="one")
         begun = await socket.until("response.in_progress", "one")
@@ -224,10 +255,9 @@ async def test_an_old_connection_lets_its_responses_end(edge: System) -> None:
         await held.allow(len(WORDS))
         assert text_of(begun + await socket.rest("one")) == TEXT
         assert (await socket.closed())[0] == 1001
-    del gateway.environment["HEADRACE_WEBSOCKET_LIFE_S"]
 
 
-async def begin(edge: System, socket: ResponseSocket, model: str, turnstile: Turnstile) -> list[dict[str, Any]]:
+async def begin(edge: Edge, socket: ResponseSocket, model: str, turnstile: Turnstile) -> list[dict[str, Any]]:
     """Begin a response, and read it up to its third token."""
     await turnstile.allow(3)
     await socket.create(f"openai/{model}")
@@ -237,7 +267,7 @@ async def begin(edge: System, socket: ResponseSocket, model: str, turnstile: Tur
     return seen
 
 
-async def test_a_response_survives_the_death_of_its_gateway(edge: System) -> None:
+async def test_a_response_survives_the_death_of_its_gateway(edge: Edge) -> None:
     held = Turnstile()
     edge.fake.play("edge-killed", Answer(deltas=WORDS, turnstile=held))
     async with open_socket(edge, 2, headers=ALICE) as socket:
@@ -253,7 +283,7 @@ async def test_a_response_survives_the_death_of_its_gateway(edge: System) -> Non
     await edge.ready()
 
 
-async def test_a_gateway_that_drains_lets_responses_end_and_cuts_the_last_with_a_hint(edge: System) -> None:
+async def test_a_gateway_that_drains_lets_responses_end_and_cuts_the_last_with_a_hint(edge: Edge) -> None:
     short, long = Turnstile(), Turnstile()
     edge.fake.play("edge-short", Answer(deltas=WORDS, turnstile=short))
     edge.fake.play("edge-endless", Answer(deltas=WORDS, turnstile=long))

@@ -49,8 +49,8 @@ async def create(
     request: Request, gateway: Gateway, caller: Caller, idempotency_key: IdempotencyKey = None
 ) -> Response:
     """Create a response. In the background it continues without readers; otherwise it is cancelled when its reader
-    leaves. The path is also a WebSocket, which OpenAPI cannot describe: see *Responses over WebSocket* in the protocol
-    documentation."""
+    leaves. The path is also a WebSocket, which OpenAPI cannot describe: see *Responses over WebSocket* in the
+    documentation of the protocol."""
     caller.need(Scope.CHAT)
     body = await read_body(request, caller, gateway.settings.max_body_bytes)
     creating = create_response(request, gateway, caller, body, idempotency_key)

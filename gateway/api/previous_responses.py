@@ -23,6 +23,7 @@ from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
 from shared.errors import InvalidRequest, PreviousResponseNotFound, StreamNotFound
+from shared.protocol.events import is_done
 from shared.protocol.ids import EventId, is_stream_id
 from shared.provider_fields import NO_RESPONSE
 from shared.response_items import stream_of
@@ -32,6 +33,7 @@ from shared.scopes import Scope
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
 _NOT_HERE: Final = f"previous_response_id: {NO_RESPONSE}"
+_STILL_RUNNING: Final = "previous_response_id: that response is still in progress; wait for its end"
 _OF_A_CONVERSATION: Final = (
     "previous_response_id: that response belongs to a conversation of its provider; set conversation instead"
 )
@@ -114,10 +116,13 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
 
 
 async def read_output(gateway: GatewayState, grant: Grant, stream_id: str) -> list[dict[str, Any]]:
-    """Return the items of the answer of a response that has ended. Raises :class:`PreviousResponseNotFound`."""
+    """Return the items of the answer of a response that has ended. Raises :class:`InvalidRequest`, such as
+    :class:`PreviousResponseNotFound`."""
     found = await read_own_logs(gateway, grant, (stream_id,), most_bytes=MOST_LOG_BYTES)
     if (log := found.get(stream_id)) is None:
         raise PreviousResponseNotFound(_NOT_HERE)
+    if not log.events or not is_done(log.events[-1]):
+        raise InvalidRequest(_STILL_RUNNING)
     return await _output_of(gateway, stream_id, log.events)
 
 
@@ -166,7 +171,7 @@ async def _conversation_of(
     except NotKept:
         raise PreviousResponseNotFound(_NOT_HERE) from None
     except StillRunning:
-        raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end") from None
+        raise InvalidRequest(_STILL_RUNNING) from None
     if turn.body.get("conversation") is not None:
         raise InvalidRequest(_OF_A_CONVERSATION)
     output = await _output_of(gateway, stream_id, turn.events)

@@ -110,17 +110,18 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         share = memory.begin(self._principal)
         try:
             await share.take(self.config.ws_max_size)
-        except Overloaded:
-            self._fail(CloseCode.TRY_AGAIN_LATER, Overloaded.message)
-        else:
-            self._share = share
-            if self.disconnected:
-                self._give_up_share()
-            self._stop_message_timer()  # the wait for memory has a limit of its own
-            self._message_timer = self.loop.call_later(self.deadline_s, self._on_message_timeout)
-            self._release("memory")
-        finally:
+        except BaseException as error:
+            share.release()
+            if not isinstance(error, Overloaded):
+                raise
             self._taking = None
+            if not self.close_sent:
+                self._fail(CloseCode.TRY_AGAIN_LATER, error.message)
+            return
+        self._taking, self._share = None, share
+        self._stop_message_timer()  # the wait for memory has a limit of its own
+        self._message_timer = self.loop.call_later(self.deadline_s, self._on_message_timeout)
+        self._release("memory")
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MOST_FRAGMENTS:
@@ -183,6 +184,8 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
             self._unsent = None
         self.unsent_total.remove(self)
         self._stop_message_timer()
+        if self._taking is not None:
+            self._taking.cancel()
         super().connection_lost(exc)
         self._give_up_share()
         while not self.queue.empty():  # messages that nobody reads any more

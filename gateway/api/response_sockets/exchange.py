@@ -20,6 +20,7 @@ from gateway.api.response_sockets.prepared import prepared_response
 from gateway.auth.grants import Grant
 from gateway.auth.principal import ANONYMOUS, Principal
 from gateway.dialects.openai_responses.stream import ResponseEvents
+from gateway.edge.acked import TRANSPORT
 from gateway.edge.request_log import RequestLog, begin_request_log
 from gateway.intake.body_memory import BodyShare, carry_on, release_body, run_beside_loop, take_memory
 from gateway.live.subscription import Subscription
@@ -184,7 +185,7 @@ def request_of(handshake: Scope) -> Request:
 def _scope_of(handshake: Scope) -> dict[str, Any]:
     """Return the scope of a frame: a request with the header fields of the handshake."""
     fields = [field for field in handshake["headers"] if field[0] not in _OF_HANDSHAKE]
-    taken = {name: handshake[name] for name in ("app", "client", "server", "http_version", "root_path")}
+    taken = {name: handshake[name] for name in ("app", "client", "server", "http_version", "root_path", TRANSPORT)}
     return {
         **taken,
         "type": "http",

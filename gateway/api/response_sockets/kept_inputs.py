@@ -101,8 +101,9 @@ def continued(body: bytes, before: KeptInput | None, output: list[dict[str, Any]
     given = msgspec.json.decode(members["input"]) if "input" in members else []
     items = msgspec.json.encode([*output, *as_items(given)])[1:-1]
     kept = KeptInput(before, items)
-    if before is None or not (given is None or isinstance(given, str | list)):  # of another kind: refused later
+    if before is None:
         return body, kept
-    members["input"] = msgspec.Raw(b"[%b]" % b",".join(filter(None, kept.chain())))
+    if given is None or isinstance(given, str | list):  # anything else is refused later
+        members["input"] = msgspec.Raw(b"[%b]" % b",".join(filter(None, kept.chain())))
     members.pop("previous_response_id", None)
     return msgspec.json.encode(members), kept

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.typing import Subprotocol
 
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace, token
@@ -37,7 +38,11 @@ HANDSHAKE = "\r\n".join(
 
 #: Settings of single gateways.
 OWN = {
-    "gateway.2": {"HEADRACE_WEBSOCKET_LIFE_S": "8", "HEADRACE_WRITE_DEADLINE_S": "2"},
+    "gateway.2": {
+        "HEADRACE_WEBSOCKET_LIFE_S": "8",
+        "HEADRACE_WRITE_DEADLINE_S": "2",
+        "HEADRACE_REQUEST_DEADLINE_S": "2",
+    },
     "gateway.3": {"HEADRACE_WEBSOCKET_PONG_TIMEOUT_S": "2"},
 }
 
@@ -212,6 +217,38 @@ async def test_a_client_that_answers_no_ping_is_disconnected(edge: Edge) -> None
         received = await connection.rest()
     assert received[:1] == b"\x89"  # a ping
     assert b"keepalive ping timeout" in received
+
+
+def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
+    return Frame(opcode, data, fin=fin).serialize(mask=True)
+
+
+UNENDING = {
+    "a part of a message": [frame(Opcode.TEXT, b"x" * 200_000)[:100_000]],
+    "a small part": [frame(Opcode.TEXT, b"x" * 200)[:100]],
+    "fragments": [frame(Opcode.TEXT, b"{", fin=False), *[frame(Opcode.CONT, b"", fin=False)] * 20_000],
+}
+
+
+@pytest.mark.parametrize("pieces", UNENDING.values(), ids=UNENDING)
+async def test_a_message_that_never_ends_is_refused(edge: Edge, pieces: list[bytes]) -> None:
+    async with connected(edge.gateways[1].port) as connection:
+        await connection.send(HANDSHAKE.encode())
+        assert (await connection.head())[0] == 101
+        await connection.send(b"".join(pieces))
+        received = await connection.rest()
+    assert int(CloseCode.POLICY_VIOLATION).to_bytes(2) + b"message: " in received
+
+
+async def test_pings_of_a_client_that_reads_nothing_take_no_memory(edge: Edge) -> None:
+    async with connected(edge.gateways[0].port) as connection:
+        await connection.send(HANDSHAKE.encode())
+        assert (await connection.head())[0] == 101
+        before = edge.gateways[0].rss_bytes
+        pings = frame(Opcode.PING, b"p" * 125) * 1000
+        for _ in range(300):  # 37 MB of pongs
+            await connection.send(pings)
+        assert edge.gateways[0].rss_bytes - before < 8 * MEGABYTE
 
 
 @pytest.mark.parametrize(

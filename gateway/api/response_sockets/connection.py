@@ -129,7 +129,7 @@ class ResponseSocket:
             raise BadFrame(self._leaving[0], name)
         if (track := self._tracks.get(name)) is not None:
             self._check_waiting(exchange)
-            exchange.wait_without_memory()
+            exchange.release_memory()  # others must not wait for its turn
             track.waiting.append(exchange)
             return
         most = self._gateway.settings.websocket_responses
@@ -209,6 +209,8 @@ class ResponseSocket:
         tasks = [track.task for track in self._tracks.values() if track.task is not None]
         for task in tasks:
             task.cancel()
+        for track in self._tracks.values():
+            track.current.release_memory()  # of one that had no time to begin
         if tasks:
             await asyncio.wait(tasks)
 

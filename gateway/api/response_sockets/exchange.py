@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from fastapi import Request
@@ -32,13 +32,14 @@ from shared.tracing import Tracing
 PATH: Final = "/v1/responses"
 
 
-class Route:
-    """Route of all frames, for the log."""
+class Route(NamedTuple):
+    """Route of a frame, for the log: that of the same request over HTTP."""
 
-    path = PATH
+    path: str
 
 
-ROUTE: Final = Route()
+ROUTE: Final = Route(PATH)
+_RESUME_ROUTE: Final = Route(f"{PATH}/{{response_id}}")
 #: Endings of responses that another one may continue.
 _CONTINUABLE: Final = frozenset({"completed", "incomplete"})
 #: Fields of the handshake that are of no single frame.
@@ -66,8 +67,8 @@ class Exchange:
         self._inputs = inputs
         self._share = share
 
-    def wait_without_memory(self) -> None:
-        """Give back the memory for the frame until it is its turn: others must not wait for that."""
+    def release_memory(self) -> None:
+        """Give back the memory that the frame took while it arrived. It takes memory again when it is its turn."""
         share, self._share = self._share, None
         if share is not None:
             share.release()
@@ -75,6 +76,7 @@ class Exchange:
     async def run(self, handshake: Scope, tracing: Tracing) -> None:
         """Send all events of the response, or an error message. Raises :class:`ClientDisconnected`."""
         scope = _scope_of(handshake)
+        scope["route"] = ROUTE if isinstance(self.frame, Create) else _RESUME_ROUTE
         request, request_log = Request(scope), begin_request_log(scope, tracing)
         request_log.principal = self._caller.id
         cut: BaseException | None = None
@@ -88,6 +90,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001  as an HTTP server does
             await self._refuse(request, request_log, error)
         finally:
+            self.release_memory()
             release_body()
             request_log.write(scope, cut)
 

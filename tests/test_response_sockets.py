@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from websocket import create_connection
 from websockets.exceptions import ConnectionClosed
 
 from tests.fakes.answer import Answer, ToolCall, Turnstile
@@ -42,6 +43,22 @@ async def test_openais_sdk_has_a_conversation_on_one_connection(system: System) 
     assert second.previous_response_id == first.id
     sent = [call for call in system.fake.calls if call.model == "socket-sdk"][-1].request["messages"]
     assert [message["role"] for message in sent] == ["user", "assistant", "user"]
+
+
+async def test_the_client_of_azures_and_xais_documentation_works(system: System) -> None:
+    """It names its own origin, as browsers do."""
+    system.fake.play("socket-other", Answer(deltas=WORDS))
+
+    def ask() -> str:
+        made: Any = create_connection(f"{system.url.replace('http', 'ws', 1)}/v1/responses", timeout=20)
+        made.send(json.dumps({"type": "response.create", "model": "openai/socket-other", "input": "hi"}))
+        seen = [json.loads(made.recv())]
+        while seen[-1]["type"] != "response.completed":
+            seen.append(json.loads(made.recv()))
+        made.close()
+        return text_of(seen)
+
+    assert await asyncio.to_thread(ask) == TEXT
 
 
 async def test_events_are_those_of_server_sent_events(system: System) -> None:

@@ -125,7 +125,7 @@ async def test_a_response_over_a_web_socket_is_resumed_on_another_connection(beh
     turnstile = Turnstile()
     behind.fake.play("socket-nginx", Answer(deltas=WORDS, turnstile=turnstile))
     async with open_socket(nginx.url, ssl=nginx.tls) as socket:
-        await socket.create("openai/socket-nginx")
+        await socket.create("openai/socket-nginx", background=True)
         await turnstile.allow(3)
         seen = await socket.until("response.output_text.delta")
         socket.cut()

@@ -178,7 +178,7 @@ async def test_a_slow_reader_stops_the_provider_and_no_other_response(edge: Edge
     before = edge.gateways[0].rss_bytes
     async with slow_socket(edge, 0) as slow:
         for track in ("one", "two"):
-            await slow.create("openai/edge-long", stream_id=track)
+            await slow.create("openai/edge-long", stream_id=track, grace_s=60)
         first, _ = [await slow.until("response.in_progress", track) for track in ("one", "two")]
         calls = [call for call in edge.fake.calls if call.model == "edge-long"]
         for call in calls:
@@ -196,7 +196,7 @@ async def test_a_slow_reader_stops_the_provider_and_no_other_response(edge: Edge
 async def test_a_client_that_takes_nothing_is_disconnected_and_can_resume(edge: Edge) -> None:
     edge.fake.play("edge-dead", Answer(deltas=many))
     async with slow_socket(edge, 1) as slow:
-        await slow.create("openai/edge-dead")
+        await slow.create("openai/edge-dead", background=True)
         first = await slow.until("response.in_progress")
 
         async def is_over() -> bool:
@@ -297,7 +297,7 @@ async def test_an_old_connection_lets_its_responses_end(edge: Edge) -> None:
 async def begin(edge: Edge, socket: ResponseSocket, model: str, turnstile: Turnstile) -> list[dict[str, Any]]:
     """Begin a response, and read it up to its third token."""
     await turnstile.allow(3)
-    await socket.create(f"openai/{model}")
+    await socket.create(f"openai/{model}", background=True)
     seen: list[dict[str, Any]] = []
     while text_of(seen) != "".join(WORDS[:3]):
         seen.append(await socket.next())

@@ -104,7 +104,7 @@ async def test_a_live_response_is_cut_and_resumed_after_every_token(system: Syst
                 last = {"response_id": response_id(seen), "starting_after": seen[-1]["sequence_number"]}
                 await socket.send("response.resume", **last)
             else:
-                await socket.create("openai/socket-live")
+                await socket.create("openai/socket-live", background=True)
             await turnstile.allow(at + 1)
             seen += await socket.until("response.output_text.delta")
             socket.cut()
@@ -154,11 +154,11 @@ async def test_an_idempotent_frame_is_answered_by_one_response(system: System) -
     held = Turnstile()
     system.fake.play("socket-once", Answer(deltas=WORDS, turnstile=held))
     async with open_socket(system) as socket:
-        await socket.create("openai/socket-once", idempotency_key="socket-once-1")
+        await socket.create("openai/socket-once", idempotency_key="socket-once-1", background=True)
         first = await socket.until("response.in_progress")
         socket.cut()
     async with open_socket(system, gateway=1) as socket:
-        await socket.create("openai/socket-once", idempotency_key="socket-once-1")
+        await socket.create("openai/socket-once", idempotency_key="socket-once-1", background=True)
         await held.allow(len(WORDS))
         again = await socket.rest()
     assert response_id(first) == response_id(again)

@@ -55,20 +55,16 @@ async def create_response(
     body: bytes,
     idempotency_key: str | None,
     *,
-    grace_s: float | None = None,
     previous: str | None = None,
 ) -> CreatedResponse:
-    """Create a response, or attach to the one of an earlier request. ``grace_s``: default for requests without one.
-    ``previous``: id of a response whose content is in the body already. The caller must have the scope ``chat``."""
+    """Create a response, or attach to the one of an earlier request. ``previous``: id of a response whose content is
+    in the body already. The caller must have the scope ``chat``."""
     composed, body_bytes = await compose_request(gateway, caller, body), len(body)
     del body
     options = composed.options
     extra_fields, large = _fields_of(composed, body_bytes, previous or composed.previous)
-    changes: dict[str, Any] = {"on_disconnect": "continue" if options.background else "cancel", "grace_s": grace_s}
-    own = {name: getattr(composed.chat_request, name) for name in changes}
-    chat_request = composed.chat_request.model_copy(
-        update={name: value if own[name] is None else own[name] for name, value in changes.items()}
-    )
+    chat_request, on_disconnect = composed.chat_request, "continue" if options.background else "cancel"
+    chat_request = chat_request.model_copy(update={"on_disconnect": chat_request.on_disconnect or on_disconnect})
     earlier = composed.earlier.input
     del composed
     submission = await submit_once(request, gateway, caller, chat_request, idempotency_key, extra_fields)

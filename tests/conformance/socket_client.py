@@ -48,7 +48,7 @@ class _SocketReading(Reading):
 
 
 def _create(ask: Ask) -> dict[str, Any]:
-    body: dict[str, Any] = {"type": "response.create", "model": ask.model, "input": "hi"}
+    body: dict[str, Any] = {"type": "response.create", "model": ask.model, "input": "hi", "background": True}
     if ask.key:
         body["idempotency_key"] = ask.key
     if ask.tools:

@@ -116,7 +116,6 @@ class Exchange:
         self.frame = replace(frame, body=b"")  # possibly large, and the response may be long
         created = await create_response(
             *(request, gateway, self._caller, body, frame.idempotency_key),
-            grace_s=gateway.settings.grace_s,
             previous=None if kept is None or kept.before is None else frame.previous,
         )
         del body

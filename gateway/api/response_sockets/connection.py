@@ -37,6 +37,7 @@ MOST_WAITING_BYTES: Final = 256 * 1024
 _CUT_BEFORE_S: Final = 2.0
 _GOING_AWAY: Final = 1001
 _POLICY: Final = 1008
+_BUG: Final = 1011
 _RESTART: Final = 1012
 CANCEL_ACCEPTED: Final = "response.cancel.accepted"
 _REMEDY: Final = "await the end of one, or open another connection"
@@ -80,15 +81,17 @@ class ResponseSocket:
         try:
             with gateway.live_grants.watch(Grant.of(self._caller)) as ended:
                 await asyncio.wait((reading, ended, self._finished), return_when=asyncio.FIRST_COMPLETED)
+            if ended.done():
+                error = Unauthenticated("the credentials have expired or were revoked meanwhile")
+                self._leaving = error, _POLICY, "credentials ended"
+                await self._refuse(error, None)
+            elif reading.done() and reading.exception() is not None:
+                self._leaving = HeadraceError(), _BUG, "internal error"
             await self._leave_tracks()
+            if self._leaving is not None:
+                await self._close(send, *self._leaving[1:])
             if reading.done():
-                reading.result()
-            elif ended.done():
-                await self._refuse(Unauthenticated("the credentials have expired or were revoked meanwhile"), None)
-                await self._close(send, _POLICY, "credentials ended")
-            elif self._leaving is not None:
-                _, code, reason = self._leaving
-                await self._close(send, code, reason)
+                reading.result()  # raises what ended it, if it was not the client
         finally:
             timer.cancel()
             reading.cancel()
@@ -215,7 +218,8 @@ class ResponseSocket:
             await asyncio.wait(tasks)
 
     async def _close(self, send: Send, code: int, reason: str) -> None:
-        if self._web_socket.close_sent:
+        """Close, unless the client has."""
+        if self._web_socket.close_sent or self._web_socket.disconnected:
             return
         try:
             async with asyncio.timeout(self._gateway.settings.write_deadline_s):

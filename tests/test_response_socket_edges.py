@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.typing import Subprotocol
 
+from tests.browser import browser, need_browser
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace, token
 from tests.fakes.answer import Answer, Turnstile
 from tests.raw_client import connected
@@ -109,6 +110,38 @@ async def test_a_browser_sends_its_key_as_a_subprotocol(edge: Edge) -> None:
     assert (await refused(edge, subprotocols=[Subprotocol("responses")]))[0] == 401
     logs = "".join(gateway.log.read_text() for gateway in edge.gateways)
     assert token("browser")[:40] not in logs
+
+
+#: A page's own code: text of the answer, or the close code.
+PAGE = """
+const [url, key, tell] = arguments;
+const socket = new WebSocket(url, ["responses", `openai-insecure-api-key.${key}`]);
+let text = "";
+const request = { type: "response.create", model: "openai/edge-page", input: "hi" };
+socket.onopen = () => socket.send(JSON.stringify(request));
+socket.onclose = (event) => tell(event.code);
+socket.onmessage = ({ data }) => {
+  const event = JSON.parse(data);
+  if (event.type === "response.output_text.delta") text += event.delta;
+  if (event.type === "response.completed") tell(text);
+};
+"""
+
+
+async def test_a_page_of_a_browser_connects_from_allowed_origins_only(edge: Edge) -> None:
+    need_browser()
+    edge.fake.play("edge-page", Answer(deltas=WORDS))
+    address = f"{edge.url.replace('http', 'ws', 1)}/v1/responses"
+
+    def run() -> list[str | int]:
+        found: list[str | int] = []
+        with browser() as driver:
+            for gateway in edge.gateways[:2]:  # the second one is another origin
+                driver.get(f"{gateway.url}/healthz")
+                found.append(driver.execute_async_script(PAGE, address, token("page")))
+        return found
+
+    assert await asyncio.to_thread(run) == [TEXT, 1006]
 
 
 async def test_a_key_that_lacks_a_scope_or_is_revoked(edge: Edge) -> None:

@@ -36,6 +36,7 @@ from gateway.api import (
     web_pages,
 )
 from gateway.api.descriptions import TAGS
+from gateway.api.response_sockets.kept_inputs import KeptInputs
 from gateway.api.tickets import TicketRequest
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
@@ -191,6 +192,7 @@ class _Parts:
             hub=hub,
             connections=Connections(settings.most_connections),
             body_memory=BodyMemory(settings.body_memory_bytes, settings.request_deadline_s),
+            kept_inputs=KeptInputs(settings.websocket_memory_bytes),
             models=models,
             readiness=Readiness(watch, models, acceptance),
             dispatch=dispatch,

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from gateway.api.live_route import LiveRoutes
 from gateway.api.open_gateway import LOCAL, PUBLIC, with_open_gateway_checks
 from gateway.api.preflights import with_preflight_errors
+from gateway.api.response_sockets.handshake import with_response_sockets
 from gateway.app import create_app, failed, misconfigured
 from gateway.auth.grants import GrantEnded
 from gateway.auth.json_web_tokens import JsonWebTokens
@@ -25,6 +26,7 @@ from gateway.edge.crowd import most_connections
 from gateway.edge.head import with_head
 from gateway.edge.middleware import EdgeMiddleware
 from gateway.edge.protocol import protocol
+from gateway.edge.web_socket import web_socket_protocol
 from gateway.live.sse import Stalled
 from gateway.live.subscription import Drained
 from shared.configuration.configuration import Configuration
@@ -68,7 +70,8 @@ def run(configuration: Configuration, hangup: Hangup) -> None:
     except SettingsError as error:
         logger.critical("settings invalid", extra={"detail": str(error)})
         sys.exit(CONFIGURATION_ERROR)
-    checked = with_cors(with_head(LiveRoutes(app)), settings.cors_origins)
+    served = with_response_sockets(LiveRoutes(app), app, settings, tracing)
+    checked = with_cors(with_head(served), settings.cors_origins)
     checked = with_open_gateway_checks(with_preflight_errors(checked, settings), settings)
     config = server_config(settings, EdgeMiddleware(checked, tracing))
     port = listener.getsockname()[1]
@@ -104,7 +107,12 @@ def server_config(settings: Settings, app: ASGIApp) -> uvicorn.Config:
         app,
         loop="uvloop",
         http=protocol(settings, most_connections()),
-        ws="none",
+        ws=web_socket_protocol(settings),
+        ws_max_size=settings.max_body_bytes,
+        ws_ping_interval=settings.heartbeat_s,
+        ws_ping_timeout=settings.websocket_pong_timeout_s,
+        # A compressed message of a few kilobytes may be as large as a message may be.
+        ws_per_message_deflate=False,
         lifespan="on",
         log_config=None,
         access_log=False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from fastapi import Depends, Request
 
+from gateway.api.response_sockets.kept_inputs import KeptInputs
 from gateway.auth.authenticator import Authenticator
 from gateway.auth.grants import LiveGrants
 from gateway.auth.link_revocations import LinkRevocations
@@ -41,6 +42,7 @@ class GatewayState:
     hub: Hub
     connections: Connections
     body_memory: BodyMemory
+    kept_inputs: KeptInputs
     models: Models
     readiness: Readiness
     dispatch: Dispatch

@@ -23,10 +23,13 @@ HeadraceError
 │   ├── BodyTooLarge            413
 │   ├── LimitReached            429  with Retry-After
 │   ├── TooManyConnections      429  with Retry-After
+│   ├── TooManyResponses        429  with Retry-After
+│   ├── ConnectionTooOld        400
 │   ├── PriceUnknown            422
 │   ├── RequestRefused          422  in hooks.py
 │   ├── UnsupportedField        422
 │   └── InvalidRequest          422
+│       └── PreviousResponseNotFound 422
 ├── Unavailable             503  with Retry-After; nothing was lost
 │   ├── BrokerUnavailable
 │   │   ├── BrokerAuth
@@ -223,6 +226,13 @@ class InvalidRequest(RequestError):
     when = "a field or parameter is unknown, missing or invalid; the message names it"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """OpenAI's code: its clients then send the whole conversation."""
+
+    code = "previous_response_not_found"
+    when = "the response of previous_response_id is not here; send the whole conversation without it"
+
+
 class UnsupportedField(RequestError):
     code = "unsupported_field"
     http_status = 422
@@ -278,6 +288,26 @@ class TooManyConnections(RequestError):
     retry_after_s = 5
     detail = "a principal has HEADRACE_CONNECTIONS connections; raise it, or find the principal in the request log"
     when = "the caller has as many open connections as allowed"
+
+
+class TooManyResponses(RequestError):
+    """A WebSocket has as many responses in progress, or messages that wait, as it may have."""
+
+    code = "too_many_responses"
+    http_status = 429
+    retryable = True
+    retry_after_s = 2
+    detail = "a WebSocket has HEADRACE_WEBSOCKET_RESPONSES responses in progress, or too many messages wait"
+    when = "the WebSocket has as many responses in progress as allowed"
+
+
+class ConnectionTooOld(RequestError):
+    """A WebSocket is so old that it takes no new responses. OpenAI's code: its clients know it."""
+
+    code = "websocket_connection_limit_reached"
+    http_status = 400
+    message = "this connection takes no new responses, because it is too old; open another one"
+    when = "the WebSocket is too old for new responses"
 
 
 class Unavailable(HeadraceError):

@@ -40,6 +40,7 @@ from shared.setting_types import (
 )
 from shared.usage_settings import UsageSettings
 from shared.webhook_settings import WebhookSettings
+from shared.websocket_settings import WebSocketSettings
 
 PREFIX: Final = "HEADRACE_"
 DEFAULT_CONNECTIONS: Final = 1000
@@ -50,7 +51,9 @@ class SettingsError(Exception):
     """The environment cannot be used; the message lists every problem, one per line."""
 
 
-class Settings(UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, HookSettings, ResponseSettings):
+class Settings(
+    UsageSettings, WebhookSettings, ArchiveSettings, BudgetSettings, HookSettings, ResponseSettings, WebSocketSettings
+):
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, allow_inf_nan=False
     )

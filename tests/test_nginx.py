@@ -19,6 +19,8 @@ from tests.fakes.answer import Answer, Turnstile
 from tests.nginx import CONFIG, Nginx, need_nginx
 from tests.raw_client import connected
 from tests.raw_requests import AMBIGUOUS, SMUGGLED
+from tests.response_socket import open_socket, response_id
+from tests.response_socket import text_of as socket_text_of
 from tests.system import System, ask
 
 WORDS = [f"word{i} " for i in range(30)]
@@ -117,6 +119,23 @@ async def test_each_token_arrives_before_the_provider_sends_the_next(
     async with asyncio.timeout(20):
         assert b"event: done" in await process.stdout.read()
         assert await process.wait() == 0
+
+
+async def test_a_response_over_a_web_socket_is_resumed_on_another_connection(behind: System, nginx: Nginx) -> None:
+    turnstile = Turnstile()
+    behind.fake.play("socket-nginx", Answer(deltas=WORDS, turnstile=turnstile))
+    async with open_socket(nginx.url, ssl=nginx.tls) as socket:
+        await socket.create("openai/socket-nginx", background=True)
+        await turnstile.allow(3)
+        seen = await socket.until("response.output_text.delta")
+        socket.cut()
+    await turnstile.allow(len(WORDS))
+    async with open_socket(nginx.url, ssl=nginx.tls) as socket:
+        after = {"response_id": response_id(seen), "starting_after": seen[-1]["sequence_number"]}
+        await socket.send("response.resume", **after)
+        assert socket_text_of(seen + await socket.rest()) == TEXT
+    ignored = await curl(nginx, "/v1/models", "--http1.1", "-H", "Connection: Upgrade", "-H", "Upgrade: websocket")
+    assert ignored.status == 200
 
 
 async def test_a_disconnect_reaches_the_provider(behind: System, nginx: Nginx) -> None:

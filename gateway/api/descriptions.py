@@ -20,7 +20,10 @@ TAGS: Final[list[dict[str, str]]] = [
     {"name": STREAMS, "description": "Create an answer, read it from any point, cancel and delete it."},
     {"name": CHATS, "description": "Conversations: their turns, and the list of them."},
     {"name": MODELS, "description": "Models on offer, and the calls, tokens and costs of the caller."},
-    {"name": OPENAI, "description": "For OpenAI's SDKs, with the base URL `/v1`."},
+    {
+        "name": OPENAI,
+        "description": "For OpenAI's SDKs, with the base URL `/v1`. `/v1/responses` is a WebSocket too.",
+    },
     {"name": ANTHROPIC, "description": "For Anthropic's SDKs, with the base URL `/`."},
     {"name": AI_SDK, "description": "For `useChat` of Vercel's AI SDK."},
     {"name": AG_UI, "description": "For `HttpAgent` and other clients of the AG-UI protocol."},

@@ -74,6 +74,16 @@ def _for_either(dialect: Dialect, status: int, own: dict[str, Any]) -> tuple[int
     return status, {**body, "error": {**own, **openai_body["error"], **body["error"]}}
 
 
+async def response_to(request: Request, error: Exception) -> JSONResponse:
+    """Build the response to any error, as the application does for a request; log one that is a bug."""
+    if isinstance(error, HeadraceError):
+        return await respond(request, error)
+    if isinstance(error, HTTPException):
+        return await _http(request, error)
+    logger.error("request failed", exc_info=error)
+    return await _unexpected(request, error)
+
+
 async def respond(request: Request, error: Exception) -> JSONResponse:
     """Build the response to one of our own errors, and log its detail."""
     assert isinstance(error, HeadraceError)  # noqa: S101

@@ -25,6 +25,7 @@ PUBLIC: Final = (
     "HEADRACE_AUTH is none: every client that can reach this address is accepted; keys or jwt keep others out"
 )
 
+_CHECKED: Final = frozenset({"http", "websocket"})
 # The next two messages name settings: clients of such a gateway are meant to be its operator.
 _LOCAL_ONLY: Final = (
     "authentication is disabled, so requests are only accepted directly from the same machine, by a loopback name;"
@@ -50,8 +51,9 @@ class _OpenGateway:
         self._page_check = PageCheck(settings, allows_any=True, is_local=self._is_local)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (refusal := self._refusal(scope)) is not None:
-            response = await errors.respond(Request(scope), refusal)
+        if scope["type"] in _CHECKED and (refusal := self._refusal(scope)) is not None:
+            request = Request({"method": "GET", **scope, "type": "http"})
+            response = await errors.respond(request, refusal)
             await response(scope, receive, send)
         else:
             await self._app(scope, receive, send)

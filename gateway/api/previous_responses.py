@@ -22,7 +22,8 @@ from gateway.intake.body_memory import run_beside_loop
 from gateway.live.batch import Batch
 from gateway.state import GatewayState
 from shared.broker.log import LogsTooLarge, read_log
-from shared.errors import InvalidRequest, StreamNotFound
+from shared.errors import InvalidRequest, PreviousResponseNotFound, StreamNotFound
+from shared.protocol.events import is_done
 from shared.protocol.ids import EventId, is_stream_id
 from shared.provider_fields import NO_RESPONSE
 from shared.response_items import stream_of
@@ -32,6 +33,7 @@ from shared.scopes import Scope
 PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
 _NOT_HERE: Final = f"previous_response_id: {NO_RESPONSE}"
+_STILL_RUNNING: Final = "previous_response_id: that response is still in progress; wait for its end"
 _OF_A_CONVERSATION: Final = (
     "previous_response_id: that response belongs to a conversation of its provider; set conversation instead"
 )
@@ -113,6 +115,17 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
     return Earlier(messages, before, items, tuple(logs), base, lacks)
 
 
+async def read_output(gateway: GatewayState, grant: Grant, stream_id: str) -> list[dict[str, Any]]:
+    """Return the items of the answer of a response that has ended. Raises :class:`InvalidRequest`, such as
+    :class:`PreviousResponseNotFound`."""
+    found = await read_own_logs(gateway, grant, (stream_id,), most_bytes=MOST_LOG_BYTES)
+    if (log := found.get(stream_id)) is None:
+        raise PreviousResponseNotFound(_NOT_HERE)
+    if not log.events or not is_done(log.events[-1]):
+        raise InvalidRequest(_STILL_RUNNING)
+    return await _output_of(gateway, stream_id, log.events)
+
+
 async def _output_of(gateway: GatewayState, stream_id: str, stored: list[bytes]) -> list[dict[str, Any]]:
     """Return the items of an answer, with their encrypted reasoning."""
     state = await read_stored_fields(gateway, stream_id, ("status", "response"))
@@ -126,7 +139,11 @@ def check_size(chat_request: ChatRequest, earlier: Earlier, most_bytes: int) -> 
         return
     fields = chat_request.model_dump_json(exclude_none=True, exclude={"original"}).encode()
     original = chat_request.original.body if isinstance(chat_request, StoredRequest) and chat_request.original else {}
-    size = max(len(fields), len(to_json(original)))
+    check_conversation(max(len(fields), len(to_json(original))), most_bytes)
+
+
+def check_conversation(size: int, most_bytes: int) -> None:
+    """Raise :class:`InvalidRequest` if a request of ``size`` bytes, with its earlier turns, is too large."""
     if size > most_bytes:
         problem = f"has {size} bytes with the earlier turns that it refers to; the limit is {most_bytes}"
         raise InvalidRequest(f"input: {problem}; begin a new conversation, or send a summary of the earlier turns")
@@ -137,7 +154,7 @@ def _divided(previous: str | None) -> tuple[str | None, str | None]:
     if previous is None:
         return None, None
     if not previous.startswith(PREFIX):
-        raise InvalidRequest(_NOT_HERE)
+        raise PreviousResponseNotFound(_NOT_HERE)
     stream_id = previous.removeprefix(PREFIX)
     return (stream_id, None) if is_stream_id(stream_id) else (None, previous)
 
@@ -148,13 +165,13 @@ async def _conversation_of(
     """Return the messages of an earlier response, without its instructions, and its answer; the same as items; the id
     of the provider's response before them; and True if the items lack the input: the request has no original."""
     if stored is None:
-        raise InvalidRequest(_NOT_HERE)
+        raise PreviousResponseNotFound(_NOT_HERE)
     try:
         turn = await read_turn(gateway, stream_id, stored)
     except NotKept:
-        raise InvalidRequest(_NOT_HERE) from None
+        raise PreviousResponseNotFound(_NOT_HERE) from None
     except StillRunning:
-        raise InvalidRequest("previous_response_id: that response is still in progress; wait for its end") from None
+        raise InvalidRequest(_STILL_RUNNING) from None
     if turn.body.get("conversation") is not None:
         raise InvalidRequest(_OF_A_CONVERSATION)
     output = await _output_of(gateway, stream_id, turn.events)

@@ -52,7 +52,7 @@ class PageCheck:
         sites = _values(headers, "sec-fetch-site")
         if any(origin not in self._listed and not self._is_own(origin, sites, scope, headers) for origin in origins):
             return True
-        return not (sites <= _OWN_SITES or _is_navigation(scope["method"], headers))
+        return not (sites <= _OWN_SITES or _is_navigation(scope.get("method", "GET"), headers))
 
     def _is_own(self, text: str, sites: set[str], scope: Scope, headers: Headers) -> bool:
         if (origin := _parse_origin(text.strip().lower())) is None:

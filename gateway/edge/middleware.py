@@ -17,6 +17,8 @@ from shared.tracing import Tracing
 #: on.
 SEND_BODY: Final = "headrace.send_body"
 
+_HANDSHAKE: Final = frozenset({"websocket.accept", "websocket.http.response.start"})
+
 
 class EdgeMiddleware:
     """Adds the default header fields, logs every request (``request_log.py``), and closes a connection if its request
@@ -28,6 +30,9 @@ class EdgeMiddleware:
         self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._serve_web_socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -42,6 +47,26 @@ class EdgeMiddleware:
             raise
         finally:
             release_body()
+            request_log.write(scope, cut)
+
+    async def _serve_web_socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Log the connection at its end, with the status of the handshake."""
+        request_log = begin_request_log(scope, self._tracing)
+
+        async def sending(message: Message) -> None:
+            if message["type"] in _HANDSHAKE:
+                fields = list(message.get("headers", ()))
+                request_log.responded(message.get("status", 101), fields)
+                message["headers"] = with_defaults(fields, request_log.request_id)
+            await send(message)
+
+        cut: BaseException | None = None
+        try:
+            await self._app(scope, receive, sending)
+        except BaseException as error:
+            cut = error
+            raise
+        finally:
             request_log.write(scope, cut)
 
 

@@ -22,11 +22,13 @@ from gateway.edge.headers import ALWAYS, NO_STORE
 from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
 from gateway.edge.unsent import Unsent
 from gateway.edge.unsent_total import UnsentTotal
+from gateway.edge.web_socket import EdgeWebSocket
 from shared.settings import Settings
 
 #: Limit for the request line plus all fields. Tokens of identity providers are the largest legitimate fields.
 MOST_HEAD_BYTES: Final = 32 * 1024
 MOST_FIELDS: Final = 100
+WEB_SOCKET_PATH: Final = b"/v1/responses"
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
@@ -138,6 +140,8 @@ class EdgeProtocol(HttpToolsProtocol):
             self._refusal = error.refusal
             raise
         super().on_headers_complete()
+        if self.parser.should_upgrade() and self._should_upgrade():
+            return
         self.scope[BODY_WRITER] = BodyWriter(self.cycle, self.flow, self.transport)  # type: ignore[typeddict-unknown-key]  # beyond ASGI
         if self.parser.should_upgrade():
             self.cycle.keep_alive = False  # the parser accepts nothing more on this connection
@@ -178,6 +182,24 @@ class EdgeProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal)
 
+    def _should_upgrade_to_ws(self) -> bool:
+        """Return True on the one path that serves WebSockets; elsewhere the wish to upgrade is ignored."""
+        path = self.url.partition(b"?")[0]
+        return self.ws_protocol_class is not None and path == WEB_SOCKET_PATH and self.parser.get_method() == b"GET"
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over to its WebSocket (``web_socket.py``)."""
+        self._stop_head_timer()
+        self.unsent_total.remove(self)
+        if self._unsent is not None:
+            self._unsent.stop()
+            self._unsent = None
+        super().handle_websocket_upgrade()
+        web_socket = self.transport.get_protocol()
+        if isinstance(web_socket, EdgeWebSocket) and not web_socket.handshake_initiated:
+            self.transport.write(_rendered(_TOO_LARGE))  # its parser takes no line of more than 8 KiB
+            self.transport.close()
+
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: the standard lets a server ignore it, and a client must not be able to fill the log."""
 
@@ -200,9 +222,15 @@ class EdgeProtocol(HttpToolsProtocol):
         if encodings and (version == "1.0" or encodings != [b"chunked"]):
             # Proxies interpret these differently.
             raise _bad("Transfer-Encoding: only chunked is supported, with HTTP/1.1")
+        if self.parser.should_upgrade() and self._should_upgrade() and self._is_responding:
+            raise _bad("Upgrade: an earlier request of this connection has not been answered; use another connection")
         if self.parser.should_upgrade() and (encodings or self._length() > 0):
             # The parser would drop the body, and the application would see an empty request.
             raise _bad("Upgrade: not supported; leave it out")
+
+    @property
+    def _is_responding(self) -> bool:
+        return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
 
     def _length(self) -> int:
         return next((int(value) for name, value in self.headers if name == b"content-length"), 0)

@@ -25,12 +25,17 @@ _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics", "/ops/overview", "
 _CREATING: Final = frozenset(
     {"/chat", "/chat/stream", "/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat"}
 )
+#: ``WS``: a message on a WebSocket.
+_CREATING_METHODS: Final = frozenset({"POST", "WS"})
 _RESUMING: Final = frozenset({"/chat/stream/{stream_id}", "/api/chat/{chat_id:path}/stream"})
 #: Paths that create streams, and so start traces.
 _TRACED: Final = ("/chat", "/v1/", "/api/chat")
 #: Exceptions that end a response early without a fault of this gateway.
 _CUTS: Final = frozenset(
-    {"Drained", "Stalled", "GrantEnded", "CancelledError", "ClientDisconnect", "ConnectionResetError"}
+    {
+        *("Drained", "Stalled", "GrantEnded", "CancelledError", "ClientDisconnect", "ClientDisconnected"),
+        "ConnectionResetError",
+    }
 )
 
 
@@ -47,12 +52,12 @@ class RequestLog:
         self.principal: str | None = None
         self.span: Span = NO_SPAN
         self._tracing = tracing
-        self._method: str = scope["method"]
+        self._method: str = scope.get("method", "GET")  # a WebSocket begins with a GET
         self._status: int | None = None
         self._stream_id: str | None = None
         self._began_ms = time.time_ns() // 1_000_000
         self._clock = time.monotonic()
-        if tracing.is_on and self._method == "POST" and scope["path"].startswith(_TRACED):
+        if tracing.is_on and self._method in _CREATING_METHODS and scope["path"].startswith(_TRACED):
             self._start_span(headers.get(b"traceparent", b"").decode("latin-1"))
 
     @property
@@ -128,7 +133,7 @@ def current_request_log() -> RequestLog | None:
 
 def _kind(method: str, path: str | None) -> str:
     """Return whether a request creates a stream, resumes one, or does anything else."""
-    if method == "POST" and path in _CREATING:
+    if method in _CREATING_METHODS and path in _CREATING:
         return "create"
     return "resume" if method == "GET" and path in _RESUMING else "other"
 

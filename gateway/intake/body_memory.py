@@ -159,6 +159,11 @@ class BodyShare:
 _current: ContextVar[BodyShare | None] = ContextVar("body_share", default=None)
 
 
+def carry_on(share: BodyShare) -> None:
+    """Make a share that was taken elsewhere the current one of this task."""
+    _current.set(share)
+
+
 def release_body() -> None:
     """Give back the part of the current request. A second call has no effect."""
     if (share := _current.get()) is not None:

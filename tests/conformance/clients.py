@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Final
 
-from tests.conformance import python_clients
+from tests.conformance import python_clients, socket_client
 from tests.conformance.outcome import Client
 
 _cannot = partial(Client, resumes="not", held=True)
@@ -13,6 +13,13 @@ _itself = partial(Client, resumes="itself", held=False, needs_key=True, joins=Tr
 CLIENTS: Final = (
     _cannot("openai, chat (Python)", "chat", python_clients.openai_chat, package="py openai"),
     _asked("openai, responses (Python)", "responses", python_clients.openai_responses, package="py openai"),
+    _asked(
+        "openai, responses over WebSocket (Python)",
+        "responses",
+        socket_client.openai_socket,
+        needs_key=True,
+        package="py openai",
+    ),
     _cannot("anthropic (Python)", "messages", python_clients.anthropic, package="py anthropic"),
     _asked("httpx-sse (Python)", "native", python_clients.plain, needs_key=True, package="py httpx-sse"),
     _cannot("openai, chat", "chat", "openai-chat", package="openai"),

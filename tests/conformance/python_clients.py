@@ -21,7 +21,7 @@ class Person(BaseModel):
 
 
 async def openai_chat(ask: Ask, outcome: Outcome, say: Say) -> None:
-    async with _openai(ask) as client:
+    async with openai_sdk(ask) as client:
         more: dict[str, Any] = {"tools": _functions(ask)} if ask.tools else {}
         more |= {"response_format": Person} if ask.structured else {}
         options = {"stream_options": {"include_usage": True}, "extra_headers": _keyed(ask), **more}
@@ -54,8 +54,8 @@ async def openai_chat(ask: Ask, outcome: Outcome, say: Say) -> None:
 
 
 async def openai_responses(ask: Ask, outcome: Outcome, say: Say) -> None:
-    async with _openai(ask) as client:
-        reading = _Reading(client, ask, outcome, say)
+    async with openai_sdk(ask) as client:
+        reading = Reading(client, ask, outcome, say)
         body: dict[str, Any] = {"model": ask.model, "input": "hi", "background": True}
         if ask.tools:
             body["tools"] = [{"type": "function", "name": name, "parameters": OBJECT} for name in ask.tools]
@@ -75,35 +75,42 @@ async def openai_responses(ask: Ask, outcome: Outcome, say: Say) -> None:
                 await reading.go_on()
 
 
-class _Reading:
-    """Events of a response, and the reader's position in them."""
+class Reading:
+    """Events of a response, and the reader's position in them. ``last``: number of the last event, and ``id``: of the
+    response."""
 
     def __init__(self, client: AsyncOpenAI, ask: Ask, outcome: Outcome, say: Say) -> None:
+        self.last = -1
+        self.id = ""
         self._client = client
         self._ask = ask
         self._outcome = outcome
         self._say = say
-        self._last = -1
-        self._id = ""
 
     async def read(self, stream: Any) -> None:
         async for event in stream:
-            self._last = event.sequence_number
+            if event.sequence_number is not None:
+                self.last = event.sequence_number
             if hasattr(event, "response"):
-                self._id = event.response.id
-            self._take(event)
-            if self._outcome.leaves(self._ask):
-                await self._client.responses.cancel(self._id)
+                self.id = event.response.id
+            if self.take(event):
                 return
+            if self._outcome.leaves(self._ask):
+                await self.leave()
+                return
+
+    async def leave(self) -> None:
+        await self._client.responses.cancel(self.id)
 
     async def go_on(self) -> None:
         responses = self._client.responses
-        await self.read(await responses.retrieve(self._id, stream=True, starting_after=self._last))
-        async with responses.stream(response_id=self._id, starting_after=0) as again:
+        await self.read(await responses.retrieve(self.id, stream=True, starting_after=self.last))
+        async with responses.stream(response_id=self.id, starting_after=0) as again:
             whole = await again.get_final_response()  # all again, by the helper
             assert whole.output_text == self._outcome.text
 
-    def _take(self, event: Any) -> None:
+    def take(self, event: Any) -> bool:
+        """Take one event. Return True for the last one."""
         match event.type:
             case "response.output_text.delta":
                 self._outcome.text += event.delta
@@ -114,6 +121,8 @@ class _Reading:
                 self._outcome.refusal += event.delta
             case "response.completed" | "response.failed" | "response.incomplete":
                 _take_response(event.response, self._outcome)
+                return True
+        return False
 
 
 def _take_response(response: Any, outcome: Outcome) -> None:
@@ -217,7 +226,7 @@ def _take_event(event: httpx_sse.ServerSentEvent, outcome: Outcome, say: Say) ->
     return event.event == "done"
 
 
-def _openai(ask: Ask) -> AsyncOpenAI:
+def openai_sdk(ask: Ask) -> AsyncOpenAI:
     options: dict[str, Any] = {"timeout": ask.read_timeout_s} if ask.read_timeout_s else {}
     return AsyncOpenAI(base_url=f"{ask.base}/v1", api_key="none", max_retries=ask.max_retries, **options)
 

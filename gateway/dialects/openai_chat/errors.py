@@ -19,6 +19,7 @@ _THEIRS: Final = {
     "model_not_allowed": (403, "model_not_found"),
     "provider_model_not_found": (404, "model_not_found"),
     "invalid_request": (400, "invalid_request"),
+    "previous_response_not_found": (400, "previous_response_not_found"),
     "unsupported_field": (400, "unsupported_field"),
     "price_unknown": (400, "price_unknown"),
     # Applications look for this code. OpenAI sends it with 429, which many clients retry (docs/adr/0026-budgets.md).

@@ -36,7 +36,8 @@ def make_engine(url: str) -> AsyncEngine:
         return _sqlite(parsed)
     if importlib.util.find_spec("psycopg") is None:
         problem = "postgresql:// needs a driver that is not installed"
-        raise SettingsError(f"{_SETTING}: {problem}; run pip install 'headrace[postgres]', in a checkout pip install -e '.[postgres]'")
+        remedy = "pip install 'headrace[postgres]', or in a checkout pip install -e '.[postgres]'"
+        raise SettingsError(f"{_SETTING}: {problem}; run {remedy}")
     return create_async_engine(
         parsed.set(drivername="postgresql+psycopg"),
         hide_parameters=True,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from gateway.api import (
+    ag_ui,
     ai_sdk,
     anthropic,
     chat,
@@ -124,7 +125,7 @@ def create_app(configuration: Configuration, hangup: Hangup | None = None) -> Fa
     app.include_router(chat.live_router)
     app.include_router(openai_responses.live_router)
     for module in (
-        *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk),
+        *(chat, streams, openai_chat, anthropic, openai_responses, response_inputs, ai_sdk, ag_ui),
         *(listing, chats, tickets, service, connection, models, usage, ops, ops_audit, openapi_route, web_pages),
     ):
         app.include_router(module.router)

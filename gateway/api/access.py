@@ -13,18 +13,22 @@ from shared.scopes import Scope
 
 async def may_read(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Grant:
     """Authorise reading, by a ticket for this stream or else by credentials."""
-    return await _grant(request, gateway, stream_id, ticket, Scope.READ)
+    return await authorise(request, gateway, stream_id, ticket, Scope.READ)
 
 
 async def may_cancel(request: Request, gateway: Gateway, stream_id: StreamId, ticket: Ticket = None) -> Grant:
-    return await _grant(request, gateway, stream_id, ticket, Scope.CANCEL)
+    return await authorise(request, gateway, stream_id, ticket, Scope.CANCEL)
 
 
 MayRead = Annotated[Grant, Depends(may_read)]
 MayCancel = Annotated[Grant, Depends(may_cancel)]
 
 
-async def _grant(request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope) -> Grant:
+async def authorise(
+    request: Request, gateway: GatewayState, stream_id: str, ticket: str | None, scope: Scope
+) -> Grant:
+    """Authorise access with a scope to one stream, by a ticket for it or else by credentials. Raises
+    :class:`InvalidTicket`, :class:`Unauthenticated` and :class:`Forbidden`."""
     if ticket is not None:
         grant = gateway.tickets.check(ticket, stream_id, to_cancel=scope is Scope.CANCEL)
         if grant.key_id is not None and await gateway.authenticator.api_keys.was_revoked(grant.key_id):

@@ -12,6 +12,7 @@ MODELS: Final = "Models and usage"
 OPENAI: Final = "OpenAI"
 ANTHROPIC: Final = "Anthropic"
 AI_SDK: Final = "AI SDK"
+AG_UI: Final = "AG-UI"
 OPERATORS: Final = "Operators"
 SERVER: Final = "Server"
 #: Groups in which a reader meets them.
@@ -22,6 +23,7 @@ TAGS: Final[list[dict[str, str]]] = [
     {"name": OPENAI, "description": "For OpenAI's SDKs, with the base URL `/v1`."},
     {"name": ANTHROPIC, "description": "For Anthropic's SDKs, with the base URL `/`."},
     {"name": AI_SDK, "description": "For `useChat` of Vercel's AI SDK."},
+    {"name": AG_UI, "description": "For `HttpAgent` and other clients of the AG-UI protocol."},
     {"name": OPERATORS, "description": "Data of the operators' page `/ops`; with the scope `admin`."},
     {"name": SERVER, "description": "Health, metrics, and the way of a request through proxies."},
 ]

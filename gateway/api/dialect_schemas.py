@@ -33,6 +33,7 @@ _NUMBER: Final[Schema] = {"type": "number"}
 _COUNT: Final[Schema] = {"type": "integer"}
 _FLAG: Final[Schema] = {"type": "boolean"}
 _ANY: Final[Schema] = {"type": "object", "additionalProperties": True}
+_ANYTHING: Final[Schema] = {}
 _MODEL: Final[Schema] = {"type": "string", "description": "A model's `id` in `GET /v1/models`, or an alias."}
 _TEXT_OR_PARTS: Final[Schema] = {"anyOf": [_TEXT, _list_of(_ANY)]}
 _PRIVATE: Final[Schema] = {"type": "string", "description": "The error's code here; stable, for machines."}
@@ -171,6 +172,33 @@ SCHEMAS: Final[dict[str, Schema]] = {
         ("success", "stream_id"),
         success=_FLAG,
         stream_id=_or_null(_TEXT),
+    ),
+    "AgUiMessage": _object(
+        "One message of AG-UI.",
+        ("id", "role"),
+        id=_TEXT,
+        role={
+            "type": "string",
+            "enum": ["developer", "system", "user", "assistant", "tool", "reasoning", "activity"],
+        },
+        content=_ANYTHING,
+    ),
+    "RunAgentInput": _object(
+        "What clients of AG-UI send. `forwardedProps` may have fields of `ChatRequest`, such as `model`.",
+        ("threadId", "runId", "messages"),
+        threadId=_TEXT,
+        runId=_TEXT,
+        messages=_list_of(reference("AgUiMessage"), minItems=1),
+        tools=_list_of(_ANY),
+        context=_list_of(_ANY),
+        state=_ANYTHING,
+        forwardedProps=_ANYTHING,
+    ),
+    "RunCancelled": _object(
+        "The stream of the run, and its status.", ("stream_id", "status"), stream_id=_TEXT, status=_TEXT
+    ),
+    "AgentCapabilities": _object(
+        "AG-UI's `AgentCapabilities`.", (), identity=_ANY, transport=_ANY, tools=_ANY, custom=_ANY
     ),
     "OpenAiFailure": _object(
         "An error in OpenAI's format. `param`: the field that it is about.",

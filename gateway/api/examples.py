@@ -65,6 +65,15 @@ UI_MESSAGE: Final[dict[str, Any]] = {
     "model": "demo/demo",
     "messages": [{"id": "m1", "role": "user", "parts": [{"type": "text", "text": "Count to 3"}]}],
 }
+RUN: Final[dict[str, Any]] = {
+    "threadId": "weather",
+    "runId": "7d1f0c52-6a0b-4b8e-9f53-2d7f6f1c3a10",
+    "messages": [{"id": "m1", "role": "user", "content": "Count to 3"}],
+    "tools": [],
+    "context": [],
+    "state": {},
+    "forwardedProps": {"model": "demo/demo"},
+}
 _ID: Final = "3f8a1c0d5e7b9a2c4d6e8f0a1b3c5d7e90"
 _TICKET: Final = "v1.signed"
 _ACCEPTED: Final[dict[str, Any]] = {

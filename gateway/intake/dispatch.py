@@ -187,13 +187,27 @@ class Dispatch:
     async def find(self, principal: str, idempotency_key: str, body_hash: str) -> str | None:
         """Return the id of the stream that the key belongs to, if any. Raises :class:`IdempotencyConflict` if its
         body differs, and :class:`BrokerUnavailable`."""
+        entry = await self._entry(principal, idempotency_key)
+        if entry is None:
+            return None
+        stream_id, known_hash = entry
+        _check_same_body(known_hash, body_hash)
+        return stream_id
+
+    async def stream_of(self, principal: str, idempotency_key: str) -> str | None:
+        """Return the id of the stream that the key belongs to, whatever its body. Raises
+        :class:`BrokerUnavailable`."""
+        entry = await self._entry(principal, idempotency_key)
+        return None if entry is None else entry[0]
+
+    async def _entry(self, principal: str, idempotency_key: str) -> tuple[str, str] | None:
+        """Return the stream of a key and the hash of its body."""
         key = idempotency_entry_key(idempotency_digest(principal, idempotency_key))
         (entry,) = await run_commands(self._client, [("GET", key)])
         if entry is None:
             return None
-        stream_id, known_hash = entry.decode().split()
-        _check_same_body(known_hash, body_hash)
-        return str(stream_id)
+        stream_id, body_hash = entry.decode().split()
+        return stream_id, body_hash
 
     async def may_have_lost(self, principal: str, idempotency_key: str) -> bool:
         """Return True if Redis may have lost the key's stream a moment ago, so that a worker may restore it."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _MARK: Final = b"\x01"
 _ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12
-_SEALED_FIELDS: Final = frozenset({"request", "metadata", "shown", "response", "chat", "title"})
+_SEALED_FIELDS: Final = frozenset({"request", "metadata", "shown", "response", "chat", "title", "run"})
 _HEAD_BYTES: Final = len(_MARK) + _ID_BYTES
 
 

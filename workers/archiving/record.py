@@ -22,7 +22,7 @@ from shared.protocol.ledger import decode_ledger
 from shared.protocol.transcript import fold
 
 #: Fields of the state that dialects need to render the answer, or a chat to go on.
-_OF_DIALECTS: Final = ("response", "follow_up", "shown", "title", "earlier", "chat_history")
+_OF_DIALECTS: Final = ("response", "follow_up", "shown", "run", "title", "earlier", "chat_history")
 _FIELDS: Final = (
     *STATE_FIELDS,
     *("unarchived", "archive", "principal", "idempotency", "key_id", "lineage", "request_bytes"),

@@ -34,9 +34,14 @@ def file_part(path: str, part: Body) -> Body:
     if not isinstance(media_type, str):
         raise InvalidRequest(f"{path}.mediaType: must be a string")
     url = part.get("url")
-    if not isinstance(url, str) or not (_ADDRESS.match(url) or _DATA.match(url)):
-        raise InvalidRequest(f"{path}.url: not supported; {_REMEDY}")
-    return _file(media_type, url, part.get("filename"))
+    return canonical_file(f"{path}.url", media_type, url if isinstance(url, str) else "", part.get("filename"))
+
+
+def canonical_file(path: str, media_type: str, url: str, filename: Any) -> Body:
+    """Return the canonical part of a file at ``url``. Raises :class:`InvalidRequest`, which names ``path``."""
+    if not (_ADDRESS.match(url) or _DATA.match(url)):
+        raise InvalidRequest(f"{path}: not supported; {_REMEDY}")
+    return _file(media_type, url, filename)
 
 
 def result_content(path: str, output: Any) -> str | list[Body]:

@@ -88,7 +88,7 @@ class Lab:
     async def attach(self, stream: Stream, cursor: str | None, *, through: str | None = None) -> Reading:
         """Open a connection that reads a stream behind a cursor, maybe through a proxy."""
         endpoint = self.endpoint if through is None else self.endpoint.through(through)
-        return await endpoint.open(self.profile.attach(stream, cursor))
+        return await self.profile.open(endpoint, stream, cursor)
 
     async def whole(self, script: Script) -> Whole:
         """Return a stream that has ended, as it was read from its creation to its end."""

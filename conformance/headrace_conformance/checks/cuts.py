@@ -1,11 +1,15 @@
 """Checks with a network that cuts responses."""
 
-from headrace_conformance.check import Violation, check
+from typing import Final
+
+from headrace_conformance.check import NotApplicable, Violation, check
 from headrace_conformance.client import Unreachable
 from headrace_conformance.concurrently import each
-from headrace_conformance.lab import Lab, Whole, first_units, need_live
+from headrace_conformance.lab import NO_LONGER_LIVE, Lab, Whole, first_units, need_live
 from headrace_conformance.proxy import Fault, FaultProxy
 from headrace_conformance.sse import Event
+
+_MOST_CUTS_WITHOUT_CURSORS: Final = 8
 
 
 @check(
@@ -52,10 +56,7 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
     connections = 0
     while not lab.has_ended(had):
         connections += 1
-        proxy.fault = Fault(
-            after_bytes=lab.random.randrange(300, 1500) + 100 * connections,
-            then="reset" if connections % 2 else "close",
-        )
+        proxy.fault = _fault(lab, connections)
         cursor = lab.cursor(had)
         try:
             reading = await lab.attach(whole.stream, cursor, through=proxy.url)
@@ -63,6 +64,8 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
             continue
         async with reading:
             await reading.rest()
+        if reading.status in lab.profile.nothing_left and "replay" in lab.profile.lacks:
+            raise NotApplicable(NO_LONGER_LIVE)
         if reading.is_error:
             raise Violation(f"resume at {cursor or 'the start'} after a cut: status {reading.status}")
         if reading.end == "complete" and not lab.has_ended(reading.events) and not proxy.has_cut:
@@ -71,6 +74,14 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
             )
         had = [*had, *reading.events] if cursor is not None else list(reading.events)
     return had, connections
+
+
+def _fault(lab: Lab, number: int) -> Fault:
+    """Return the cut of a connection. Without cursors, every connection begins again: one of them is not cut."""
+    if number > _MOST_CUTS_WITHOUT_CURSORS and "cursor" in lab.profile.lacks:
+        return Fault()
+    after_bytes = lab.random.randrange(300, 1500) + 100 * number
+    return Fault(after_bytes=after_bytes, then="reset" if number % 2 else "close")
 
 
 async def _size(lab: Lab, whole: Whole) -> tuple[int, list[int]]:

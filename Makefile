@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test image-test compatibility real-clients generated-clients chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
+.PHONY: help run test image-test compatibility real-clients generated-clients conformance-kit chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,6 +28,9 @@ real-clients: $(VENV)/installed-dev  ## Install real client programs, run each, 
 
 generated-clients: $(VENV)/installed-dev $(VENV)/generators/installed  ## Generate clients from /openapi.json by three generators, and run them against a server
 	@HEADRACE_NIGHTLY=1 $(BIN)/python -m pytest -n 0 -q tests/test_generated_clients.py
+
+conformance-kit: $(VENV)/installed-dev  ## Build the conformance kit, install it elsewhere, and check Headrace with it (reports in dist/conformance)
+	@$(BIN)/python -m tests.conformance_kit dist/conformance
 
 chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -1,10 +1,10 @@
 """Builds a release into ``dist`` (``python .ci/release.py PIP_AUDIT TOOLS``).
 
-Audits the locked dependencies, builds the packages of the server and of the client libraries, tries them, and adds
-the bill of materials, the image and the checksums, signed with RELEASE_KEY. RELEASE_NOTES.md has the version's
-section of CHANGELOG.md, the files, and the result of the audit. An audit without a complete answer stops the
-release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes. TOOLS is the folder of cyclonedx-py
-and pipx.
+Audits the locked dependencies, builds the packages of the server, of the client libraries and of the conformance kit,
+tries them, and adds the bill of materials, the image and the checksums, signed with RELEASE_KEY. RELEASE_NOTES.md has
+the version's section of CHANGELOG.md, the files, and the result of the audit. An audit without a complete answer
+stops the release, unless ALLOW_UNAUDITED has a reason; the reason then stands in the notes. TOOLS is the folder of
+cyclonedx-py and pipx.
 """
 
 import os
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from audit import audit_locks
-from client_packages import PackageError, build_client_packages, check_versions
+from client_packages import PackageError, build_client_packages, build_conformance_kit, check_versions
 from release_files import (
     IDENTITY,
     NAMESPACE,
@@ -42,6 +42,8 @@ _PACKAGES = {
     "headrace_client-*.whl": "the client library for Python",
     "headrace_client-*.tar.gz": "its source",
     "headrace-client-*.tgz": "the client library for JavaScript, @headrace/client",
+    "headrace_conformance-*.whl": "the conformance kit for resumable streams of any server",
+    "headrace_conformance-*.tar.gz": "its source",
     "headrace-*.cdx.json": "bill of materials of the server (CycloneDX), with the hashes of all dependencies",
     "headrace-*.oci.tar": "the image of gateways and workers",
 }
@@ -155,6 +157,7 @@ def _build(version: str) -> None:
     if subprocess.run(_BUILD, cwd=_ROOT, check=False).returncode:
         raise ReleaseError("build failed; see its output above")
     build_client_packages(version, _DIST)
+    build_conformance_kit(version, _DIST)
 
 
 def _packages_in(dist: Path) -> str:

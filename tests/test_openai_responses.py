@@ -45,6 +45,11 @@ async def collected(stream: Any) -> list[Any]:
     return seen
 
 
+async def collected_after(client: Any, response_id: str, after: int) -> list[Any]:
+    stream = await client.responses.retrieve(response_id, stream=True, starting_after=after)
+    return [event async for event in stream]
+
+
 async def ask(client: Any, model: str, **options: Any) -> list[Any]:
     return await collected(await client.responses.create(model=model, input="hi", stream=True, **options))
 
@@ -158,6 +163,9 @@ async def test_a_replay_is_identical_from_any_sequence_number(system: System, cl
             assert plain([event async for event in stream]) == plain(live[after + 1 :])
         async with elsewhere.responses.stream(response_id=response_id, starting_after=3) as helper:
             final = await helper.get_final_response()
+        assert await collected_after(elsewhere, response_id, len(live) - 1) == []
+        with pytest.raises(openai.APIError, match="starting_after: the stream has ended before this number"):
+            await collected_after(elsewhere, response_id, len(live))
     assert final.output_text == TEXT
     assert (await client.responses.retrieve(response_id)).output_text == TEXT
 

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 REPOSITORY: Final = Path(__file__).resolve().parent.parent
-PACKAGES: Final = ("headrace", "gateway", "workers", "shared", "tests", "bench", "clients")
+PACKAGES: Final = ("headrace", "gateway", "workers", "shared", "tests", "bench", "clients", "conformance")
 #: A wh-word, a preposition, or a parameter instead of a head noun.
 BAD_OPENER: Final = re.compile(
     r"(What|Who|Whom|Whose|Where|Whether|As|Of|To|For|By|In|On|With|From|Behind|Beside|At)\b|`"
@@ -44,8 +44,8 @@ def modules(*packages: str) -> list[Path]:
 
 
 def documents() -> list[Path]:
-    libraries = REPOSITORY.glob("clients/*/README.md")
-    return sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *libraries])
+    packages = [*REPOSITORY.glob("clients/*/README.md"), REPOSITORY / "conformance" / "README.md"]
+    return sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *packages])
 
 
 def name_of(path: Path) -> str:

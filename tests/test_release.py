@@ -34,7 +34,17 @@ def checkout(tmp_path: Path) -> Path:
     """Copy everything that a release is built from, with a section for the version in the changelog."""
     root = tmp_path / "checkout"
     root.mkdir()
-    for name in (".ci", "headrace", "gateway", "workers", "shared", "clients", "deploy"):
+    for name in (
+        ".ci",
+        "headrace",
+        "gateway",
+        "workers",
+        "shared",
+        "clients",
+        "deploy",
+        "conformance",
+        "tests/cases",
+    ):
         shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     for path in (*REPOSITORY.glob("requirements*.lock"), *map(REPOSITORY.joinpath, ("pyproject.toml", "README.md"))):
         shutil.copy(path, root)
@@ -108,6 +118,8 @@ def test_one_command_makes_a_whole_signed_release(checkout: Path, tmp_path: Path
         f"headrace-client-{VERSION}.tgz",
         f"headrace_client-{VERSION}-py3-none-any.whl",
         f"headrace_client-{VERSION}.tar.gz",
+        f"headrace_conformance-{VERSION}-py3-none-any.whl",
+        f"headrace_conformance-{VERSION}.tar.gz",
     ]
     assert sorted(path.name for path in dist.iterdir()) == [
         "RELEASE_NOTES.md", "SHA256SUMS", "SHA256SUMS.sig", *packages
@@ -180,6 +192,11 @@ def test_the_reason_for_a_release_without_an_audit_is_in_the_notes(checkout: Pat
     [
         ("javascript/package.json", f'"version": "{VERSION}"', "package.json: version 9.9.9; set"),
         ("python/headrace_client/__init__.py", f'__version__ = "{VERSION}"', "__init__.py: version 9.9.9; set"),
+        (
+            "../conformance/headrace_conformance/__init__.py",
+            f'__version__ = "{VERSION}"',
+            "headrace_conformance/__init__.py: version 9.9.9; set",
+        ),
     ],
 )
 def test_a_client_library_of_another_version_is_not_released(

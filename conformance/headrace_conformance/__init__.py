@@ -4,7 +4,7 @@ Write a profile for an endpoint with :class:`Profile`; run the checks with ``hea
 """
 
 from headrace_conformance.client import Endpoint, Reading, Reply, Request
-from headrace_conformance.profile import Ask, Foreign, Profile, Stream, Unit
+from headrace_conformance.profile import Ask, Foreign, Profile, Refused, Stream, Unit
 from headrace_conformance.proxy import Fault, FaultProxy
 from headrace_conformance.sse import Event
 
@@ -19,6 +19,7 @@ __all__ = [
     "Foreign",
     "Profile",
     "Reading",
+    "Refused",
     "Reply",
     "Request",
     "Stream",

@@ -4,19 +4,23 @@ import argparse
 import asyncio
 import json
 import shlex
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, get_args
+from urllib.parse import urlsplit, urlunsplit
 
 from headrace_conformance import __version__, profiles
-from headrace_conformance.check import CHECKS, Check
-from headrace_conformance.client import Endpoint
+from headrace_conformance.check import CHECKS, Check, Violation
+from headrace_conformance.client import Endpoint, Unreachable
 from headrace_conformance.lab import Lab, Options, Script
+<<<<<<< HEAD
 from headrace_conformance.profile import Profile
+=======
+from headrace_conformance.profile import Refused
+>>>>>>> s37-kit
 from headrace_conformance.provider.recorded import recorded
 from headrace_conformance.provider.scripts import ANSWERS
 from headrace_conformance.provider.server import Provider
@@ -51,7 +55,12 @@ async def _run_checks(given: argparse.Namespace) -> int:
     profile, checks = profiles.load(given.profile), _chosen(given.check)
     began_at, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     async with Endpoint(given.url, headers=dict(given.header), patience_s=given.patience) as endpoint:
+<<<<<<< HEAD
         lab = Lab(endpoint, profile, _options(given, profile))
+=======
+        lab = Lab(endpoint, profile, _options(given))
+        await _expect_a_stream(lab)
+>>>>>>> s37-kit
         outcomes = await run_checks(lab, checks, report=lambda outcome: print(text.line(outcome), flush=True))
     print(text.summary(outcomes))
     about = About(given.subject or profile.title, _command(given), began_at, time.monotonic() - began, __version__)
@@ -63,6 +72,18 @@ async def _run_checks(given: argparse.Namespace) -> int:
     return 1 if data["counts"]["failed"] else 0
 
 
+async def _expect_a_stream(lab: Lab) -> None:
+    """Raise :class:`WrongUsage` if the endpoint starts no stream: then no check says anything."""
+    with suppress(Violation):
+        try:
+            await lab.whole("short")
+        except Unreachable as error:
+            raise WrongUsage(f"--url {lab.endpoint.url}: no stream: {error}") from error
+        except Refused as error:
+            body = error.body[:500].decode(errors="replace")
+            raise WrongUsage(f"--url {lab.endpoint.url}: no stream: {error}\n{body}") from error
+
+
 def _chosen(ids: Sequence[str]) -> list[Check]:
     known = {check.id for check in CHECKS}
     if unknown := [id for id in ids if id not in known]:
@@ -72,19 +93,34 @@ def _chosen(ids: Sequence[str]) -> list[Check]:
 
 def _options(given: argparse.Namespace, profile: Profile) -> Options:
     scripts: dict[Script, str] = {}
+<<<<<<< HEAD
     prefix = given.scripts if given.scripts is not None or not profile.makes_answers else ""
     if prefix is not None:
         scripts = {script: prefix + script for script in get_args(Script)}
     return Options(given.model, given.prompt, scripts, given.provider, given.cuts, given.seed, given.timeout)
+=======
+    if given.scripts is not None:
+        scripts = {script: given.scripts + script for script in get_args(Script)}
+    return Options(
+        given.model, given.prompt, scripts, given.provider, given.attach_url, given.cuts, given.seed, given.timeout
+    )
+>>>>>>> s37-kit
 
 
 def _command(given: argparse.Namespace) -> str:
-    """Return the command without the values of headers, which may be credentials."""
-    words = ["headrace-conformance", "run", "--profile", given.profile, "--url", given.url]
+    """Return the command without credentials: values of headers, and those in addresses."""
+    words = ["headrace-conformance", "run", "--profile", given.profile, "--url", _public(given.url)]
+    words += ["--attach-url", _public(given.attach_url)] if given.attach_url is not None else []
     words += [word for name, _ in given.header for word in ("--header", f"{name}: …")]
     words += ["--scripts", given.scripts] if given.scripts is not None else ["--model", given.model]
+    words += ["--provider", _public(given.provider)] if given.provider is not None else []
     words += [word for id in given.check for word in ("--check", id)]
     return shlex.join([*words, "--cuts", str(given.cuts), "--seed", str(given.seed)])
+
+
+def _public(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def _checks(given: argparse.Namespace) -> int:
@@ -135,6 +171,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--profile", required=True, help=f"{', '.join(profiles.OURS)} or module:Class")
     run.add_argument("--url", required=True, help="address of the endpoint, such as http://127.0.0.1:8000")
+    run.add_argument("--attach-url", metavar="URL", help="another server with the same streams, for all attaches")
     run.add_argument("--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'")
     run.add_argument("--model", default="demo/demo", help="model of all requests [default: demo/demo]")
     run.add_argument("--scripts", metavar="PREFIX", help="PREFIX + script is a model of the kit's provider: openai/")

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
@@ -162,8 +163,14 @@ class Endpoint:
 
     def through(self, proxy_url: str) -> "Endpoint":
         """Return the same endpoint, reached through a proxy of the kit."""
-        other = object.__new__(Endpoint)
-        other.__dict__ = self.__dict__ | {"_through": proxy_url}
+        other = copy(self)
+        other._through = proxy_url
+        return other
+
+    def at(self, url: str) -> "Endpoint":
+        """Return another server of the same endpoint, such as a second gateway."""
+        other = copy(self)
+        other.url = url.rstrip("/")
         return other
 
     async def open(self, request: Request, reading: type[Reading] = Reading) -> Reading:

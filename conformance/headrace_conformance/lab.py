@@ -23,6 +23,8 @@ class Options:
     scripts: Mapping[Script, str] = field(default_factory=dict)
     #: Address of the kit's provider, which counts its calls; None: not known.
     provider_url: str | None = None
+    #: Address of another server that has the same streams: readers attach there. None: the endpoint itself.
+    attach_url: str | None = None
     cuts: int = 400
     seed: int = 1
     check_timeout_s: float = 300
@@ -46,7 +48,7 @@ class Whole:
 
 @dataclass
 class Observations:
-    """What all connections of a run had in common."""
+    """Findings on all connections of a run, for the checks that judge them together."""
 
     connections: int = 0
     events: int = 0
@@ -76,9 +78,12 @@ class Lab:
         self.endpoint = endpoint
         self.profile = profile
         self.options = options
+        #: Server of all attaches.
+        self.elsewhere = endpoint.at(options.attach_url or endpoint.url)
         self.random = random.Random(options.seed)  # noqa: S311
         self.observations = Observations()
-        endpoint.observe = lambda reading: self.observations.add(reading, profile)
+        for server in (endpoint, self.elsewhere):
+            server.observe = lambda reading: self.observations.add(reading, profile)
         self._wholes: dict[str, Whole] = {}
 
     async def begin(self, script: Script, *, key: str | None = None) -> tuple[Stream, Reading]:
@@ -87,7 +92,7 @@ class Lab:
 
     async def attach(self, stream: Stream, cursor: str | None, *, through: str | None = None) -> Reading:
         """Open a connection that reads a stream behind a cursor, maybe through a proxy."""
-        endpoint = self.endpoint if through is None else self.endpoint.through(through)
+        endpoint = self.elsewhere if through is None else self.elsewhere.through(through)
         return await self.profile.open(endpoint, stream, cursor)
 
     async def whole(self, script: Script) -> Whole:

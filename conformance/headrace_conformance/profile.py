@@ -25,7 +25,7 @@ FEATURES: Final[Mapping[Feature, str]] = {
 
 @dataclass(frozen=True)
 class Ask:
-    """What the kit wants generated. ``key``: idempotency key, if the API has them."""
+    """Request for one generated answer. ``key``: idempotency key, if the API has them."""
 
     model: str
     prompt: str
@@ -79,7 +79,7 @@ class Profile(ABC):
 
     @abstractmethod
     def attach(self, stream: Stream, cursor: str | None) -> Request:
-        """The request that reads a stream behind a cursor; None: from the start."""
+        """Return the request that reads a stream behind a cursor; None: from the start."""
 
     async def open(self, endpoint: Endpoint, stream: Stream, cursor: str | None) -> Reading:
         """Open a connection that reads a stream behind a cursor; None: from the start."""
@@ -87,45 +87,50 @@ class Profile(ABC):
 
     @abstractmethod
     def is_ending(self, event: Event) -> bool:
-        """Whether nothing comes after this event."""
+        """Return whether this event is the last one of its stream."""
 
     def cancel(self, stream: Stream) -> Request:
-        """The request that ends a stream for everybody."""
+        """Return the request that ends a stream for all its readers."""
         raise NotImplementedError
 
     def cursor(self, event: Event) -> str | None:
-        """The cursor of a client that has dispatched this event; None: as before it."""
+        """Return the cursor of a client that has dispatched this event; None: as before it."""
         return event.last_event_id or None
 
     def units(self, event: Event) -> Sequence[Unit]:
-        """The parts that the event adds to the stream. None for an event that belongs to the connection, such as a
-        heartbeat. A server may group the same units into other events when it replays them."""
+        """Return the parts that the event adds to the stream. An event that belongs to the connection has none, such
+        as a heartbeat. A server may group the same units into other events when it replays them."""
         return [Unit(event.id, f"{event.type} {event.data}")] if event.id is not None else []
 
     def text(self, event: Event) -> str:
-        """The part of the answer's text that the event adds."""
+        """Return the part of the answer's text that the event adds."""
         return ""
 
     def is_reset(self, event: Event) -> bool:
-        """Whether a client must discard everything that it had before this event."""
+        """Return whether a client must discard everything that it had before this event."""
         return False
 
     def is_error(self, event: Event) -> bool:
-        """Whether the event tells the client of a failure."""
+        """Return whether the event reports a failure of the answer."""
         return False
 
     def is_heartbeat(self, event: Event) -> bool:
-        """Whether the event only keeps the connection open, or reports on the wait: it must not move the cursor."""
+        """Return whether the event only keeps the connection open, or reports on the wait: it must not move the
+        cursor."""
         return event.type in {"ping", "heartbeat", "keepalive", "keep-alive"}
 
     def unknown(self, stream: Stream) -> Stream:
-        """A stream that does not exist, with an id of the same form."""
+        """Return a stream that does not exist, with an id of the same form."""
         return Stream(uuid.uuid4().hex, stream.ask, dict(stream.state))
 
     def foreign(self, cursors: Sequence[str]) -> Iterable[Foreign]:
-        """Cursors that the stream with these ones never had."""
+        """Return cursors that the stream with these ones never had."""
         return []
 
 
 class Refused(Exception):
-    """The endpoint did not start a stream; the message has the status."""
+    """The endpoint did not start a stream. ``body`` is not in the message, since reports must not have it."""
+
+    def __init__(self, message: str, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.body = body

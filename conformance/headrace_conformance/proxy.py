@@ -76,6 +76,7 @@ class FaultProxy:
         for connection in self._connections:
             connection.cancel()
         await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.sleep(0)  # aborted transports close their sockets in the loop's next turn
 
     async def serve_forever(self) -> None:
         """Wait until cancelled."""
@@ -104,10 +105,13 @@ class FaultProxy:
                 requests.cancel()
         except OSError:
             pass  # either side has gone; both are closed
+        except asyncio.CancelledError:
+            writer.transport.abort()  # what is not sent would keep it open
+            raise
         finally:
-            for side in (there, writer):
-                if side is not None:
-                    side.close()
+            if there is not None:
+                there.transport.abort()
+            writer.close()
 
     async def _respond(self, source: asyncio.StreamReader, client: asyncio.StreamWriter, fault: Fault) -> None:
         """Forward the response until its end or the fault."""

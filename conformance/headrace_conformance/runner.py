@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import headrace_conformance.checks  # noqa: F401  (registers the checks)
-from headrace_conformance.check import CHECKS, Check, NotApplicable, Outcome, Violation
+from headrace_conformance.check import CHECKS, Check, NotApplicable, Outcome, OutcomeName, Violation
 from headrace_conformance.client import Stalled, Unreachable
 from headrace_conformance.lab import Lab
 from headrace_conformance.profile import Refused
@@ -26,8 +26,8 @@ async def run_check(lab: Lab, check: Check) -> Outcome:
     """Run one check. A silence or a refusal of the endpoint is a failure of the check."""
     began = time.monotonic()
 
-    def outcome(name: str, detail: str, evidence: Iterable[str] = ()) -> Outcome:
-        return Outcome(check, name, detail, tuple(evidence), time.monotonic() - began)  # type: ignore[arg-type]
+    def outcome(name: OutcomeName, detail: str, evidence: Iterable[str] = ()) -> Outcome:
+        return Outcome(check, name, detail, tuple(evidence), time.monotonic() - began)
 
     missing = [
         f"{feature}: {lab.profile.lacks[feature]}" for feature in sorted(check.needs & lab.profile.lacks.keys())

@@ -125,8 +125,8 @@ class Parser:
 
     @property
     def has_rest(self) -> bool:
-        """Whether bytes came after the last block. Comments do not count: they need no blank line."""
-        return bool(self._pending) or self._has_fields
+        """Return whether data came after the last block. Comments and ``retry:`` need no blank line."""
+        return bool(self._pending or self._data)
 
     def _complete(self) -> Event:
         self.last_event_id = self._id_buffer

@@ -21,7 +21,7 @@ async def cut_after_every_byte(lab: Lab) -> str:
     size, borders = await _size(lab, whole)
 
     async def one(at: int) -> None:
-        async with FaultProxy(lab.endpoint.url, Fault(after_bytes=at, then="reset" if at % 2 else "close")) as proxy:
+        async with FaultProxy(lab.elsewhere.url, Fault(after_bytes=at, then="reset" if at % 2 else "close")) as proxy:
             had = await _read(lab, whole, proxy.url)
         cursor = lab.cursor(had)
         rest = await lab.resume(whole, cursor)
@@ -41,7 +41,7 @@ async def cut_while_live(lab: Lab) -> str:
     async with reading:
         await first_units(lab, reading, 1)
         need_live(lab, reading)
-        async with FaultProxy(lab.endpoint.url) as proxy:
+        async with FaultProxy(lab.elsewhere.url) as proxy:
             had, connections = await _read_cut(lab, Whole(stream, [], {}, frozenset(), ""), proxy)
         await reading.rest()
     whole = lab.whole_of(stream, reading)
@@ -86,7 +86,7 @@ def _fault(lab: Lab, number: int) -> Fault:
 
 async def _size(lab: Lab, whole: Whole) -> tuple[int, list[int]]:
     """Return the size of the whole response with its head, and the places around the ends of events."""
-    async with FaultProxy(lab.endpoint.url) as proxy:
+    async with FaultProxy(lab.elsewhere.url) as proxy:
         async with await lab.attach(whole.stream, None, through=proxy.url) as reading:
             await reading.rest()
         size = proxy.forwarded

@@ -27,7 +27,7 @@ async def cancel(lab: Lab) -> str:
     async with reading, await lab.attach(stream, None) as other:
         await first_units(lab, reading, 2)
         need_live(lab, reading)
-        reply = await lab.endpoint.send(lab.profile.cancel(stream))
+        reply = await lab.elsewhere.send(lab.profile.cancel(stream))
         if reply.is_error:
             raise Violation(f"cancel: status {reply.status}")
         await asyncio.gather(reading.rest(), other.rest())
@@ -35,7 +35,7 @@ async def cancel(lab: Lab) -> str:
     _expect_one_ending(lab, other, "another reader")
     whole = lab.whole_of(stream, reading)
     lab.compare(whole.units, lab.assemble(other.events), "another reader of a cancelled stream")
-    again = await lab.endpoint.send(lab.profile.cancel(stream))
+    again = await lab.elsewhere.send(lab.profile.cancel(stream))
     if again.status >= 500:
         raise Violation(f"a second cancel: status {again.status}")
     if "replay" not in lab.profile.lacks:

@@ -63,7 +63,7 @@ async def leave_half_open(lab: Lab) -> str:
     async with reading:
         await first_units(lab, reading, 2)
         need_live(lab, reading)
-        async with FaultProxy(lab.endpoint.url) as proxy:
+        async with FaultProxy(lab.elsewhere.url) as proxy:
             stuck = await lab.attach(stream, None, through=proxy.url)
             async with stuck:
                 await first_units(lab, stuck, 1)

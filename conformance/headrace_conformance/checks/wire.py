@@ -69,6 +69,8 @@ async def framing(lab: Lab) -> str:
     seen = lab.observations
     if seen.oddities:
         raise Violation("bytes that clients must ignore", [*dict.fromkeys(seen.oddities)][:5])
+    if not seen.events:
+        raise NotApplicable("no event was seen by the checks before")
     return f"{seen.connections} connections, {seen.events} events"
 
 

@@ -28,7 +28,7 @@ class Native(Profile):
         reading = await endpoint.open(Request("POST", "/chat/stream", headers, body))
         if reading.is_error:
             await reading.rest()
-            raise Refused(f"POST /chat/stream: {reading.status} {bytes(reading.raw[:300])!r}")
+            raise Refused(f"POST /chat/stream: status {reading.status}", bytes(reading.raw))
         first = await reading.until(lambda event: event.member("stream_id") is not None)
         if first is None:
             raise Refused("POST /chat/stream: the stream ended without a stream_id")

@@ -26,7 +26,7 @@ class Responses(Profile):
         reading = await endpoint.open(Request("POST", "/v1/responses", headers, body))
         if reading.is_error:
             await reading.rest()
-            raise Refused(f"POST /v1/responses: {reading.status} {bytes(reading.raw[:300])!r}")
+            raise Refused(f"POST /v1/responses: status {reading.status}", bytes(reading.raw))
         first = await reading.until(lambda event: event.member("response") is not None)
         if first is None:
             raise Refused("POST /v1/responses: the stream ended without a response object")

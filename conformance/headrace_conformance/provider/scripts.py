@@ -8,9 +8,9 @@ from typing import Final, Literal
 UNICODE_TEXT: Final = "Grüße, 世界! 👩‍👩‍👧 naïve e\u0301 Ωμέγα 🇪🇺 \u2028 end."
 
 _TALE: Final = (
-    "Above the village stood a mill, and above the mill lay a lake that kept no hours. In spring it came down the"
-    " hill like horses; in August it barely remembered the way. Her daughter dug a channel along the slope, with a gate of"
-    " oak at its mouth, and nothing was spilt."
+    "Above the village stood a mill, and above the mill lay a lake that kept no hours. In spring it came down"
+    " the hill like horses; in August it barely remembered the way. Her daughter dug a channel along the slope,"
+    " with a gate of oak at its mouth, and nothing was spilt."
 )
 
 

@@ -110,6 +110,12 @@ class ItemFrames:
         form = PARTS[growing.kind]
         return {**self.location(growing.item), form.index: len(growing.item[form.holder]) - 1}
 
+    def beyond_the_end(self, kind: str, /, **members: Any) -> Iterator[bytes]:
+        """Yield a frame after the last one, if the client's number is of an event that the stream does not have."""
+        if self._after >= self._next:
+            self._after = -1
+            yield self.frame(kind, **members)
+
     def frame(self, kind: str, /, **members: Any) -> bytes:
         number = self._next
         self._next += 1

@@ -22,6 +22,12 @@ from shared.protocol.events import Done, Error, Event, Extra, Reasoning, Refusal
 from shared.protocol.waiting import Waiting
 
 _INCOMPLETE: Final = {"length": "max_output_tokens", "content_filter": "content_filter"}
+#: Error of a reader whose number the stream has not: its end alone would look like a complete answer.
+_BEYOND_THE_END: Final = Error(
+    "stream_reset",
+    "starting_after: the stream has ended before this number; read it again from its start",
+    retryable=True,
+)
 Body = dict[str, Any]
 
 
@@ -82,6 +88,8 @@ class ResponseEvents:
         for stored in new:
             if not self.is_over:
                 yield from self._event(events.decode(stored))
+        if self.is_over:
+            yield from self._frames.beyond_the_end("error", error=streamed(_BEYOND_THE_END))
 
     def _event(self, event: Event) -> Iterator[bytes]:
         packed = self._collector.take(event) if self._collector is not None else None

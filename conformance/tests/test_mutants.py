@@ -1,0 +1,86 @@
+"""The kit passes a server that is right, and finds each fault of a wrong one."""
+
+import asyncio
+import os
+from collections.abc import Collection
+from typing import Final, get_args
+
+import pytest
+
+from headrace_conformance.check import CHECKS, Outcome
+from headrace_conformance.client import Endpoint
+from headrace_conformance.lab import Lab, Options
+from headrace_conformance.runner import run_checks
+from plain_profile import Plain
+from plain_server import SCRIPTS, Fault, PlainServer
+
+#: Each fault against all checks, not only against those that must find it.
+ALL: Final = bool(os.environ.get("HEADRACE_NIGHTLY"))
+#: The checks that must fail for each fault; others may fail too.
+FOUND_BY: Final[dict[Fault, set[str]]] = {
+    "drops an event on resume": {"resume-after-end", "resume-live", "cut-every-byte", "cut-live"},
+    "drops the first event after the log": {"late-join"},
+    "repeats an event on resume": {"resume-after-end", "resume-live", "cut-every-byte", "cut-live"},
+    "numbers anew on resume": {"resume-after-end", "resume-live", "cut-every-byte"},
+    "ends twice": {"one-ending"},
+    "ends no resumed stream": {"resume-after-end", "cut-every-byte"},
+    "sends an id with a heartbeat": {"heartbeat"},
+    "garbles characters at chunk borders": {"utf-8"},
+    "generates twice for one key": {"idempotent-submit", "idempotent-concurrent"},
+    "generates twice for requests at once": {"idempotent-concurrent"},
+    "buffers the whole answer": {"no-buffering"},
+    "says text/plain": {"content-type"},
+    "begins late readers at the newest event": {"late-join", "double-attach"},
+    "serves one reader at a time": {"double-attach", "half-open"},
+    "trims silently": {"resume-oldest"},
+    "ignores unknown cursors": {"foreign-cursor", "foreign-cursor-live"},
+    "ends nothing on cancel": {"cancel"},
+    "cancels for one reader only": {"cancel"},
+    "ends a failure like a success": {"failure"},
+    "resets too late": {"foreign-cursor", "reset"},
+    "sends an id with NUL": {"framing"},
+    "asks for an hour of absence": {"retry"},
+    "has every stream": {"unknown-stream"},
+    "waits for the slowest reader": {"slow-reader"},
+    "repeats all to a reader that has the ending": {"resume-at-last"},
+    "uses an id for two events": {"resume-after-end"},
+    "forgets a stream at its end": {"read-from-start"},
+    "breaks off without an ending": {"late-join", "double-attach"},
+}
+
+
+#: They judge the connections of other checks.
+JUDGES: Final = {check.id for check in CHECKS if check.judges_all}
+
+
+async def outcomes_of(fault: Fault, ids: Collection[str] = ()) -> list[Outcome]:
+    """Run the checks with these ids, or all, against a server with a fault."""
+    scripts = {script: script for script in SCRIPTS}
+    options = Options("short", "hi", scripts, cuts=60, check_timeout_s=20)  # type: ignore[arg-type]
+    async with PlainServer(fault) as server, Endpoint(server.url, patience_s=3) as endpoint:
+        checks = [check for check in CHECKS if not ids or check.id in ids]
+        return await run_checks(Lab(endpoint, Plain(), options), checks)
+
+
+async def test_a_right_server_passes_every_check() -> None:
+    outcomes = await outcomes_of("none")
+    assert [(outcome.check.id, outcome.detail) for outcome in outcomes if outcome.name != "passed"] == []
+    assert len(outcomes) == len(CHECKS)
+
+
+@pytest.mark.timeout(300)
+async def test_each_fault_is_found_by_its_check() -> None:
+    assert set(FOUND_BY) == set(get_args(Fault)) - {"none"}
+    room = asyncio.Semaphore(4)
+
+    async def missed(fault: Fault) -> str | None:
+        async with room:
+            outcomes = await outcomes_of(fault, () if ALL else FOUND_BY[fault] | {"late-join"} | JUDGES)
+        failed = {outcome.check.id for outcome in outcomes if outcome.name == "failed"}
+        return None if failed >= FOUND_BY[fault] else f"{fault}: only {sorted(failed)} failed"
+
+    assert [found for found in await asyncio.gather(*map(missed, FOUND_BY)) if found] == []
+
+
+def test_each_check_finds_a_fault() -> None:
+    assert {check.id for check in CHECKS} - set().union(*FOUND_BY.values()) == set()

@@ -106,6 +106,7 @@ PATHS = {
     "/v1/responses": ["error", "code"],
     "/v1/messages": ["error", "type"],
     "/api/chat": ["error", "code"],
+    "/ag-ui": ["error", "code"],
 }
 
 
@@ -131,7 +132,7 @@ async def test_a_body_that_finds_no_room_in_time_is_refused(start_system: StartS
         assert "HEADRACE" not in answer.text
     await holder
     metrics = (await system.http.get(f"{system.url}/metrics")).text
-    assert 'headrace_refusals_total{code="overloaded"} 6.0' in metrics
+    assert 'headrace_refusals_total{code="overloaded"} 7.0' in metrics
     assert "HEADRACE_BODY_MEMORY_BYTES" in system.gateways[0].log.read_text()
     assert (await system.http.post(f"{system.url}/chat", content=LARGE, headers=headers)).status_code == 202
 

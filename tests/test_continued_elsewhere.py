@@ -224,7 +224,7 @@ async def test_every_dialect_gets_the_whole_text(system: System, dialect: str, t
     system.fake.play(second, rest(usage=(9, 3)))
     own = {"fallbacks": [f"{targets[1]}/{second}"], "on_provider_lost": "continue"}
     async with Clients.of(system) as clients:
-        request = own if dialect == "api/chat" else {"extra_body": own}
+        request = own if dialect in {"api/chat", "ag-ui"} else {"extra_body": own}
         outcome = await DIALECTS[dialect](clients, f"{targets[0]}/{first}", request)
     assert (outcome.text, outcome.error, outcome.finish) == (WHOLE, None, "stop")
     assert "on_provider_lost" not in last_call(system).request

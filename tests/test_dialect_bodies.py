@@ -10,10 +10,12 @@ from typing import Any, Final
 
 import pytest
 
+from gateway.dialects.ag_ui import request as run_request
 from gateway.dialects.ai_sdk import request as ui_message_request
 from gateway.dialects.anthropic import request as anthropic_request
 from gateway.dialects.openai_chat import request as openai_chat_request
 from gateway.dialects.openai_responses import request as responses_request
+from gateway.dialects.reasoning import pack
 from shared.errors import InvalidJson, InvalidRequest, ProviderError
 from shared.schemas import ChatRequest, parse_chat_request
 from workers.providers import anthropic_request as to_anthropic
@@ -169,6 +171,37 @@ UI_MESSAGES: Final = {
         },
     ],
 }
+RUN_INPUT: Final[dict[str, Any]] = {
+    "threadId": "t",
+    "runId": "r",
+    "protocolVersion": "1.0",
+    "messages": [
+        {"id": "1", "role": "developer", "content": SAID},
+        {
+            "id": "2",
+            "role": "user",
+            "content": [
+                {"type": "text", "text": SAID},
+                {"type": "image", "source": {"type": "url", "value": IMAGE}},
+                {"type": "document", "source": {"type": "data", "value": "AAAA", "mimeType": "application/pdf"}},
+                {"type": "binary", "mimeType": "image/png", "data": "AAAA", "filename": "a.png"},
+            ],
+        },
+        {"id": "3", "role": "reasoning", "content": SAID, "encryptedValue": pack("openai", {"reasoning": SAID})},
+        {
+            "id": "4",
+            "role": "assistant",
+            "content": SAID,
+            "toolCalls": [
+                {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "x"}'}}
+            ],
+        },
+        {"id": "5", "role": "tool", "toolCallId": "c1", "content": [{"type": "text", "text": SAID}], "error": SAID},
+    ],
+    "tools": [{"name": "weather", "description": SAID, "parameters": {"type": "object"}}],
+    "context": [{"description": SAID, "value": SAID}],
+    "forwardedProps": {"model": "m", "temperature": 1, "provider_options": {"openai": {"x": SAID}}},
+}
 DIALECTS: Final[dict[str, tuple[Any, Callable[[bytes], Any]]]] = {
     "chat": (CHAT, lambda body: (parse_chat_request(body),)),
     "chat_completions": (COMPLETION, openai_chat_request.parse),
@@ -176,6 +209,7 @@ DIALECTS: Final[dict[str, tuple[Any, Callable[[bytes], Any]]]] = {
     "messages": (MESSAGE, anthropic_request.parse),
     "count_tokens": (MESSAGE, lambda body: anthropic_request.parse(body, only_count=True)),
     "ui_messages": (UI_MESSAGES, lambda body: ui_message_request.parse(body, None)),
+    "ag_ui": (RUN_INPUT, lambda body: run_request.parse(body, None)),
 }
 to_openai: Final = partial(openai_body_of, limit="max_tokens", names=OpenAINames.at("api.mistral.ai"))
 

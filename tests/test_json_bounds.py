@@ -22,6 +22,12 @@ PLACES: Final[dict[str, dict[str, Any]]] = {
         "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "hi"}]}],
         "provider_options": {"openai": {"later": "@"}},
     },
+    "/ag-ui": {
+        "threadId": "bounds",
+        "runId": "bounds",
+        "messages": [USER],
+        "forwardedProps": {"model": "openai/bounds", "provider_options": {"openai": {"later": "@"}}},
+    },
 }
 VALUES: Final = {
     "NaN": "NaN",

@@ -17,7 +17,7 @@ import pytest
 import schemathesis
 
 from gateway.api import examples
-from gateway.api.descriptions import AI_SDK, ANTHROPIC, OPENAI, OPERATORS
+from gateway.api.descriptions import AG_UI, AI_SDK, ANTHROPIC, OPENAI, OPERATORS
 from gateway.api.error_catalog import ERRORS
 from gateway.auth.json_web_tokens import KeysUnreachable
 from gateway.dialects.anthropic.errors import ThreadsUnsupported
@@ -31,7 +31,7 @@ from tests.system import REPOSITORY, System
 JWT_SECRET = "a-secret-for-tests-" * 4
 USERS = ("alice", "bob")
 #: Formats of others, of which the description has the main members, and the operators' page's own data.
-LOOSELY_DESCRIBED = (OPENAI, ANTHROPIC, AI_SDK, OPERATORS)
+LOOSELY_DESCRIBED = (OPENAI, ANTHROPIC, AI_SDK, AG_UI, OPERATORS)
 
 
 def bearer(user: str) -> dict[str, str]:

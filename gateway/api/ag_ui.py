@@ -1,40 +1,33 @@
 """Routes ``/ag-ui`` for clients of the AG-UI protocol, whose runs survive their connections."""
 
-import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from gateway import metrics
 from gateway.api import examples, streams
 from gateway.api.body import read_body
 from gateway.api.descriptions import AG_UI, dialect_body, native_answers
 from gateway.api.response_models import CancelAnswer
 from gateway.api.run_access import NO_RUN, MayCancelRun, MayReadRun, RunId, ThreadId, key_of, stream_of
+from gateway.api.run_streams import has_whole, open_run, resumed_run, stream_run
 from gateway.archive.deletion import delete_own
-from gateway.archive.reads import open_archived_log, read_stored_fields
 from gateway.auth.grants import Grant
-from gateway.auth.ownership import read_own
 from gateway.auth.principal import Principal
 from gateway.chats.history import title_of
 from gateway.dialects.ag_ui import request as run_request
 from gateway.dialects.ag_ui.capabilities import CAPABILITIES
 from gateway.dialects.ag_ui.cursor import PATTERN, Cursor, parse_cursor
-from gateway.dialects.ag_ui.frames import MESSAGES, NOT_KEPT, Run
+from gateway.dialects.ag_ui.frames import Run
 from gateway.dialects.ag_ui.request import RunInput
 from gateway.dialects.ag_ui.stream import AgUiEvents
 from gateway.intake.body_memory import run_beside_loop
-from gateway.intake.field_policy import requested_policy
+from gateway.intake.field_policy import add_ignored, requested_policy
 from gateway.intake.priority import requested_priority
 from gateway.intake.submit import CursorWithoutStream, Submission, submit
-from gateway.live.sse import StreamResponse
-from gateway.live.subscription import Drained, StreamSource, Subscription
+from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, ConnectionPlace, Gateway, GatewayState
-from shared.broker.replies import LogPage
-from shared.errors import BrokerUnavailable, Draining, IdempotencyConflict, StreamGone, StreamNotFound
+from shared.errors import Draining, IdempotencyConflict, StreamNotFound
 from shared.protocol.ids import START
 from shared.schemas import ChatRequest
 from shared.scopes import Scope
@@ -42,7 +35,6 @@ from shared.scopes import Scope
 router = APIRouter(prefix="/ag-ui", tags=[AG_UI])
 
 _EVENTS: Final = "AG-UI's events of the run. Each `id` is a cursor."
-_RETRY_S: Final = 0.5
 _ABOUT_CURSORS: Final = "The `id` of the last event received; all later ones are sent. Absent: from the start."
 _ABOUT_QUERY: Final = "For clients that cannot send the header, which wins: an `EventSource` repeats its old URL."
 LastFrame = Annotated[
@@ -83,22 +75,17 @@ async def start(request: Request, gateway: Gateway, caller: Caller, last_event_i
     del body
     submission = await _submit(request, gateway, caller, chat_request, run_input, cursor)
     del chat_request
-    grant, stream_id, log_page = Grant.of(caller), submission.stream_id, submission.log_page
-    resumable = last_event_id is not None
-    if submission.created:
-        about = Run(run_input.thread_id, run_input.run_id, run_input.messages is not None)
-        renderer = AgUiEvents(about, resumable=resumable)
-    else:
-        if cursor is not None:  # rendering begins at the start
-            log_page = await read_own(gateway, grant, stream_id, START)
-        about = await _read_run(gateway, stream_id)
+    grant, stream_id, resumable = Grant.of(caller), submission.stream_id, last_event_id is not None
+    headers = submission.headers | {"Location": f"/ag-ui/runs/{stream_id}"}
+    add_ignored(headers, run_input.ignored)
+    if not submission.created:
         # Fetch-based clients send the same POST after every end; they stop at the ending.
-        renderer = _resumed(about, cursor, log_page, resumable=resumable, repeats_end=True)
-    ignored = {"X-Headrace-Ignored": ", ".join(run_input.ignored)} if run_input.ignored else {}
-    headers = submission.headers | {"Location": f"/ag-ui/runs/{stream_id}"} | ignored
-    position = submission.queue_position
-    subscription = Subscription(gateway.hub, stream_id, START, log_page, renderer, position)
-    return _stream(gateway, grant, subscription, headers)
+        opened = await open_run(gateway, grant, stream_id)
+        return await resumed_run(gateway, grant, opened, cursor, headers, resumable=resumable, repeats_end=True)
+    about = Run(run_input.thread_id, run_input.run_id, run_input.messages is not None)
+    renderer, position = AgUiEvents(about, resumable=resumable), submission.queue_position
+    subscription = Subscription(gateway.hub, stream_id, START, submission.log_page, renderer, position)
+    return stream_run(gateway, grant, subscription, renderer, headers)
 
 
 @router.get(
@@ -121,15 +108,14 @@ async def attach(
         raise Draining
     by_header, by_query = parse_cursor(last_event_id), parse_cursor(query_cursor)
     cursor = by_query if last_event_id is None else by_header
-    source, log_page = await _open(gateway, named.grant, named.stream_id)
+    opened = await open_run(gateway, named.grant, named.stream_id)
     # Readers with links take no place of the owner, nor of other links, or they could lock the owner out.
-    place.take(log_page.principal if named.grant.owner is not None else f"links of {named.stream_id}")
-    if cursor is not None and cursor.is_end:
+    owner = opened.log_page.principal
+    place.take(owner if named.grant.owner is not None else f"links of {named.stream_id}")
+    if cursor is not None and has_whole(cursor, opened.log_page):
         return Response(status_code=204)
-    renderer = _resumed(await _read_run(gateway, named.stream_id), cursor, log_page, resumable=True)
-    subscription = Subscription(source, named.stream_id, START, log_page, renderer)
-    grant = named.grant.for_stream_of(log_page.principal)
-    return _stream(gateway, grant, subscription, {"X-Stream-Id": named.stream_id})
+    headers, grant = {"X-Stream-Id": named.stream_id}, named.grant.for_stream_of(owner)
+    return await resumed_run(gateway, grant, opened, cursor, headers, resumable=True)
 
 
 @router.post(
@@ -185,63 +171,3 @@ async def _submit(
         raise IdempotencyConflict("runId: already used with another request; send a new runId") from None
     except CursorWithoutStream:
         raise StreamNotFound(NO_RUN) from None
-
-
-async def _open(gateway: GatewayState, grant: Grant, stream_id: str) -> tuple[StreamSource, LogPage]:
-    """Return the source of a run's events, with its first page."""
-    try:
-        return gateway.hub, await read_own(gateway, grant, stream_id, START)
-    except (StreamGone, StreamNotFound) as error:
-        log = await open_archived_log(gateway, grant, stream_id, error, status_url=f"/chat/{stream_id}")
-        return log, log.page(START)
-
-
-async def _read_run(gateway: GatewayState, stream_id: str) -> Run:
-    """Return what is stored of a run. A stream of another dialect is a run without messages."""
-    fields = await read_stored_fields(gateway, stream_id, ("status", "run", "shown"))
-    if fields["run"] is None:
-        return Run(stream_id, stream_id, has_messages=False)
-    ids = msgspec.json.decode(fields["run"])
-    return Run(ids["threadId"], ids["runId"], fields["shown"] is not None)
-
-
-def _resumed(
-    about: Run, cursor: Cursor | None, log_page: LogPage, *, resumable: bool, repeats_end: bool = False
-) -> AgUiEvents:
-    is_stale = cursor is not None and cursor.at != START and not log_page.follows(cursor.at)
-    if cursor is not None:
-        metrics.RESUMES.labels("reset" if is_stale else "same_epoch").inc()
-    return AgUiEvents(
-        about, after=cursor, is_stale=is_stale, joins=True, resumable=resumable, repeats_end=repeats_end
-    )
-
-
-def _stream(gateway: GatewayState, grant: Grant, subscription: Subscription, headers: dict[str, str]) -> Response:
-    chunks = _with_messages(gateway, subscription)
-    watched = gateway.live_grants.watch(grant)
-    return StreamResponse(chunks, gateway.settings, watched, headers, subscription)
-
-
-async def _with_messages(gateway: GatewayState, subscription: Subscription) -> AsyncGenerator[bytes, None]:
-    """Yield the chunks, with the messages of the request in each snapshot."""
-    async with aclosing(subscription.chunks()) as chunks:
-        async for chunk in chunks:
-            if MESSAGES not in chunk:
-                yield chunk
-            elif (messages := await _read_messages(gateway, subscription.stream_id)) is not None:
-                yield chunk.replace(MESSAGES, messages)
-            else:  # deleted meanwhile, or a hook has changed the request
-                yield NOT_KEPT
-                return
-
-
-async def _read_messages(gateway: GatewayState, stream_id: str) -> bytes | None:
-    """Return the entries of the list of messages. Wait for Redis; raises :class:`Drained`."""
-    while not gateway.hub.draining:
-        try:
-            shown = (await read_stored_fields(gateway, stream_id, ("status", "shown")))["shown"]
-        except BrokerUnavailable:
-            await asyncio.sleep(_RETRY_S)
-        else:
-            return None if shown is None else shown[1:-1].encode()
-    raise Drained

@@ -355,6 +355,7 @@ def test_the_description_has_the_header_if_there_is_authentication() -> None:
         expected = {
             *("/chat", "/chat/{stream_id}", "/chat/stream/{stream_id}", "/chats", "/chats/{chat_id}"),
             *("/connection", "/v1/models", "/v1/usage", "/v1/responses/{response_id}", "/api/chat/{chat_id}/stream"),
+            "/ag-ui/runs/{run_id}",
         }
         assert expected <= with_header if has_it else not with_header
         assert not with_header & {"/healthz", "/readyz"}

@@ -48,6 +48,11 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "POST /api/chat": CHAT,
     "GET /api/chat/{chat_id:path}/stream": READ,
     "POST /api/chat/{chat_id:path}/stop": CANCEL,
+    "POST /ag-ui": CHAT,
+    "GET /ag-ui/capabilities": ANY_CALLER,
+    "GET /ag-ui/runs/{run_id}": READ,
+    "POST /ag-ui/runs/{run_id}/cancel": CANCEL,
+    "DELETE /ag-ui/runs/{run_id}": CANCEL,
     "GET /v1/models": ANY_CALLER,
     "GET /v1/models/{name:path}": ANY_CALLER,
     "GET /v1/usage": READ,
@@ -71,6 +76,7 @@ NOWHERE: Final = {
     "{stream_id}": "00" * 17,
     "{response_id}": f"resp_{'00' * 17}",
     "{chat_id:path}": "none",
+    "{run_id}": "none",
     "{name:path}": "demo/demo",
 }
 

@@ -229,6 +229,45 @@ def _take_ui_chunk(seen: Outcome, calls: dict[str, int], chunk: Body) -> None:
             seen.finish = _FINISH_OF_AI_SDK[chunk["finishReason"]]
 
 
+async def ag_ui(clients: Clients, model: str, request: Body) -> Outcome:
+    props = {name: value for name, value in request.items() if name != "tools"}
+    body = {
+        "threadId": "cases",
+        "runId": f"run {model}",
+        "messages": [{"id": "u1", "role": "user", "content": PROMPT}],
+        "tools": [tool["function"] for tool in request.get("tools", ())],
+        "forwardedProps": {"model": model, **props},
+    }
+    answer = await clients.system.http.post(f"{clients.system.url}/ag-ui", json=body)
+    assert answer.status_code == 200, answer.text
+    seen, calls = Outcome(), dict[str, int]()
+    for line in answer.text.splitlines():
+        if line.startswith("data: "):
+            _take_ag_ui_event(seen, calls, json.loads(line.removeprefix("data: ")))
+    return _with_whole_calls(seen)
+
+
+def _take_ag_ui_event(seen: Outcome, calls: dict[str, int], event: Body) -> None:
+    match event["type"]:
+        case "TEXT_MESSAGE_CONTENT":
+            seen.text += event["delta"]
+        case "REASONING_MESSAGE_CONTENT":
+            seen.reasoning += event["delta"]
+        case "TOOL_CALL_START":
+            calls[event["toolCallId"]] = len(calls)
+            call = seen.call(calls[event["toolCallId"]])
+            call.id, call.name = event["toolCallId"], event["toolCallName"]
+        case "TOOL_CALL_ARGS":
+            seen.call(calls[event["toolCallId"]]).fragments.append(event["delta"])
+        case "CUSTOM" if event["name"] == "usage":
+            usage = event["value"]["usage"]
+            seen.usage = [usage["input_tokens"], usage["output_tokens"]]
+        case "RUN_ERROR":
+            seen.error = event["code"]
+        case "RUN_FINISHED":
+            seen.finish = event["result"]["finishReason"]
+
+
 def _take_status(seen: Outcome, status: int, headers: Mapping[str, str]) -> None:
     seen.error = f"HTTP {status}"
     seen.retryable = headers["x-should-retry"] == "true"
@@ -247,4 +286,5 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "messages": messages,
     "responses": responses,
     "api/chat": ui_messages,
+    "ag-ui": ag_ui,
 }

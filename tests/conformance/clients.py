@@ -29,6 +29,7 @@ CLIENTS: Final = (
         needs_key=True,
         package="@ai-sdk/openai",
     ),
+    _asked("@ag-ui/client", "ag-ui", "ag-ui", needs_key=True, package="@ag-ui/client"),
     _itself("eventsource", "native", "eventsource", package="eventsource"),
     _itself("fetch-event-source", "native", "fetch-event-source", package="@microsoft/fetch-event-source"),
 )

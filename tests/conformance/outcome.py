@@ -28,7 +28,8 @@ class Ask:
 
 @dataclass(slots=True)
 class Outcome:
-    """``finish`` in the client's own terms. ``error`` has name, message, status and code."""
+    """``finish`` in the client's own terms. ``error`` has name, message, status and code. ``messages``: of a client
+    that keeps the conversation."""
 
     text: str = ""
     reasoning: str = ""
@@ -39,6 +40,7 @@ class Outcome:
     finish: str | None = None
     error: dict[str, Any] | None = None
     left: bool = False
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
     def leaves(self, ask: Ask) -> bool:
         self.left = ask.leave_at is not None and ask.leave_at in self.text

@@ -21,6 +21,7 @@ _ENDS: Final = {
         "refused": "content_filter",
     },
     "messages": {"stop": "end_turn", "length": "max_tokens", "tools": "tool_use", "refused": "refusal"},
+    "ag-ui": {"stop": "stop", "length": "length", "tools": "tool_calls", "refused": "content_filter"},
     "ai": {"stop": "stop", "length": "length", "tools": "tool-calls", "refused": "content-filter"},
 }
 _READ_TIMEOUTS_S: Final = (1.0, 3.0, 9.0)
@@ -215,6 +216,12 @@ async def _ask_elsewhere(cell: Cell) -> Any:
             body = {"id": cell.name, "model": model, "messages": [message], "trigger": "submit-message"}
             async with http.stream("POST", f"{base}/api/chat", json=body):
                 return cell.name
+        case "ag-ui":
+            ids = {"threadId": cell.name, "runId": cell.name}
+            messages = [{"id": "u", "role": "user", "content": "hi"}]
+            body = {**ids, "messages": messages, "forwardedProps": {"model": model}}
+            async with http.stream("POST", f"{base}/ag-ui", json=body):
+                return ids
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}]}
     return (await http.post(f"{base}/chat", json=body)).json()
 

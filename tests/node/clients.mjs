@@ -1,5 +1,6 @@
 // One function a client, as its documentation would have it used: it asks, and fills in what its user has got.
 
+import { HttpAgent } from '@ag-ui/client';
 import Anthropic from '@anthropic-ai/sdk';
 import { zodOutputFormat } from '@anthropic-ai/sdk/helpers/zod';
 import { createOpenAI } from '@ai-sdk/openai';
@@ -10,6 +11,7 @@ import OpenAI from 'openai';
 import { zodResponseFormat, zodTextFormat } from 'openai/helpers/zod';
 import { Agent, fetch as undiciFetch } from 'undici';
 import { z } from 'zod';
+import { resumingFetch } from '../../examples/ag-ui/resume.js';
 import { resumption } from '../../examples/react-chat/src/resume.js';
 
 const Person = z.object({ name: z.string() });
@@ -335,6 +337,77 @@ async function fetchEvents(ask, outcome, say) {
   });
 }
 
+// The unmodified agent reads a stream that is at hand: `ask.join` has its text, and the messages before it.
+async function agUiReplay(ask, outcome) {
+  const { body, messages, threadId, runId, endings = 1 } = ask.join;
+  const fetch = async () => new Response(body, { headers: { 'Content-Type': 'text/event-stream' } });
+  const agent = new HttpAgent({ url: 'http://none', threadId, initialMessages: messages, fetch });
+  let ends = 0;
+  await agent.runAgent({ runId }, {
+    onRunFinishedEvent: ({ event }) => { ends += 1; outcome.finish = event.result.finishReason; },
+    onRunErrorEvent: ({ event }) => { ends += 1; outcome.finish = event.code; },
+  });
+  outcome.messages = agent.messages;
+  if (ends !== endings) throw new Error(`the run has ${ends} endings`);
+}
+
+// A page with one tool: it runs the calls of the first answer, and asks again.
+async function agUiTurns(ask, outcome) {
+  const agent = new HttpAgent({ url: `${ask.base}/ag-ui`, initialMessages: [{ id: 'u', role: 'user', content: 'hi' }] });
+  const tools = ask.tools.map((name) => ({ name, description: '', parameters: { type: 'object' } }));
+  const turn = () => agent.runAgent({ tools, forwardedProps: { model: ask.model } });
+  const { newMessages } = await turn();
+  for (const { id } of newMessages.flatMap(({ toolCalls = [] }) => toolCalls)) {
+    agent.addMessage({ id: `result of ${id}`, role: 'tool', toolCallId: id, content: `did ${id}` });
+  }
+  const { newMessages: last } = await turn();
+  outcome.text = last.findLast(({ role }) => role === 'assistant').content;
+  outcome.messages = agent.messages;
+}
+
+// A run that another client started is read by its ids; the agent is unmodified.
+async function agUi(ask, outcome, say) {
+  const url = `${ask.base}/ag-ui`;
+  const { threadId, runId, messages = [{ id: 'u', role: 'user', content: 'hi' }] } = ask.join ?? {};
+  const plain = fetchOf(ask);
+  const attach = (_, { signal }) => plain(`${url}/runs/${runId}?threadId=${threadId}`, { signal });
+  const agent = new HttpAgent({
+    url, threadId: threadId ?? ask.key ?? undefined, initialMessages: ask.join ? [] : messages,
+    fetch: ask.join ? attach : ask.resume ? resumingFetch(plain) : plain,
+  });
+  const parameters = {
+    runId: runId ?? ask.key ?? undefined,
+    ...(ask.tools ? { tools: ask.tools.map((name) => ({ name, description: '', parameters: { type: 'object' } })) } : {}),
+    forwardedProps: { model: ask.model, ...(ask.structured ? { response_format: FORMAT } : {}) },
+  };
+  const look = () => {
+    const of = (wanted) => agent.messages.filter(({ role }) => role === wanted);
+    const joined = (role) => of(role).map(({ content }) => content ?? '').join('');
+    if (joined('assistant').length > outcome.text.length) say();
+    outcome.text = joined('assistant');
+    outcome.reasoning = joined('reasoning');
+    outcome.messages = agent.messages;
+    if (ask.leaveAt && !outcome.left && outcome.text.includes(ask.leaveAt)) {
+      outcome.left = true;
+      void globalThis.fetch(`${url}/runs/${ask.key}/cancel?threadId=${agent.threadId}`, { method: 'POST' });
+    }
+  };
+  await agent.runAgent(parameters, {
+    onMessagesChanged: look,
+    onRunFinishedEvent: ({ event }) => {
+      outcome.finish = event.result.finishReason;
+      outcome.usage = event.usage ? [event.usage[0].inputTokens, event.usage[0].outputTokens] : null;
+    },
+    onRunErrorEvent: ({ event }) => {
+      if (!outcome.left) outcome.error = { name: 'RUN_ERROR', message: event.message, status: null, code: event.code };
+    },
+  });
+  look();
+  const calls = agent.messages.flatMap(({ toolCalls = [] }) => toolCalls);
+  outcome.tools = calls.map(({ function: { name, arguments: made } }) => [name, JSON.parse(made)]);
+  if (ask.structured) outcome.parsed = Person.parse(JSON.parse(outcome.text));
+}
+
 export const CLIENTS = {
   'openai-chat': openaiChat,
   'openai-responses': openaiResponses,
@@ -343,6 +416,9 @@ export const CLIENTS = {
   'ai-openai-chat': aiCore((provider) => provider.chat),
   'ai-openai-responses': aiCore((provider) => provider.responses),
   'ai-turns': aiTurns,
+  'ag-ui': agUi,
+  'ag-ui-turns': agUiTurns,
+  'ag-ui-replay': agUiReplay,
   eventsource: eventSource,
   'fetch-event-source': fetchEvents,
 };

@@ -30,6 +30,9 @@ function described(error) {
   };
 }
 
+// `@ag-ui/client` reports a cut to its caller, and once more by a promise that nobody has.
+process.on('unhandledRejection', (error) => { if (error.message !== 'terminated') throw error; });
+
 for await (const line of createInterface({ input: process.stdin })) {
   void call(JSON.parse(line));
 }

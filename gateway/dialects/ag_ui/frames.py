@@ -42,11 +42,11 @@ def custom(name: str, value: Body) -> bytes:
     return synthetic("CUSTOM", {"name": name, "value": value})
 
 
-def snapshot(cursor: Cursor, placeholder: str | None = None) -> bytes:
-    """Return the frame with the messages of the request. ``placeholder``: id of an empty reasoning message after
-    them. Clients keep their own reasoning messages unless a snapshot has one."""
-    message = {"id": placeholder, "role": "reasoning", "content": ""}
-    empty = b"," + msgspec.json.encode(message) if placeholder is not None else b""
+def snapshot(cursor: Cursor, emptied: str | None = None) -> bytes:
+    """Return the frame with the messages of the request. ``emptied``: id of an empty reasoning message after them:
+    clients keep the reasoning messages that they have unless a snapshot has one."""
+    message = {"id": emptied, "role": "reasoning", "content": ""}
+    empty = b"," + msgspec.json.encode(message) if emptied is not None else b""
     data = b'{"type":"MESSAGES_SNAPSHOT","messages":[%b%b]}' % (MESSAGES, empty)
     return b"id: %b\ndata: %b\n\n" % (str(cursor).encode(), data)
 

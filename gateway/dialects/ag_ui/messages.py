@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.dialects.ai_sdk.media import canonical_file
+from gateway.dialects.field_paths import Placed
 from gateway.dialects.reasoning import extra_of, extras_of_calls
 from gateway.dialects.tool_call import tool_call
 from shared.errors import InvalidRequest
 
 Body = dict[str, Any]
 _ROLES: Final = ("developer", "system", "user", "assistant", "tool", "reasoning", "activity")
-_MEDIA: Final = frozenset({"image", "audio", "video", "document"})
+#: The client's names of members.
+_NAMES: Final = {"tool_calls": "toolCalls", "tool_call_id": "toolCallId"}
+_MEDIA: Final = ("image", "audio", "video", "document")
 _REMEDY: Final = "send an http or https address, or data in base64 with its mimeType"
 
 
@@ -29,11 +32,12 @@ def canonical_messages(messages: list[Any]) -> Iterator[Body]:
                 yield from _assistant(path, message, reasoning)
                 reasoning = []
             case "tool":
-                yield _tool(path, message)
+                yield Placed(path, _tool(path, message), _NAMES)
             case "user":
-                yield {"role": "user", "content": _content(path, message.get("content"))}
+                yield Placed(path, {"role": "user", "content": _content(path, message.get("content"))})
             case "developer" | "system":
-                yield {"role": "system", "content": _text(f"{path}.content", message.get("content"))}
+                text = _text(f"{path}.content", message.get("content"))
+                yield Placed(path, {"role": "system", "content": text})
 
 
 def _assistant(path: str, message: Body, reasoning: list[Any]) -> Iterator[Body]:
@@ -49,12 +53,13 @@ def _assistant(path: str, message: Body, reasoning: list[Any]) -> Iterator[Body]
     extra, extras = extra_of(packed), extras_of_calls(packed)
     calls = [_call(f"{path}.toolCalls.{at}", call, extras) for at, call in enumerate(raw_calls)]
     if text or calls:
-        yield {
+        members = {
             "role": "assistant",
             **({"content": text} if text else {}),
             **({"tool_calls": calls} if calls else {}),
             **({"extra": extra} if extra else {}),
         }
+        yield Placed(path, members, _NAMES)
 
 
 def _call(path: str, call: Any, extras: dict[str, Body]) -> Body:

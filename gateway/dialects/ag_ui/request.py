@@ -8,6 +8,7 @@ from urllib.parse import quote
 import msgspec
 
 from gateway.dialects.ag_ui.messages import canonical_messages
+from gateway.dialects.field_paths import Placed, client_path
 from shared.errors import InvalidRequest
 from shared.protocol.ids import is_stream_id
 from shared.schemas import ChatRequest
@@ -21,6 +22,9 @@ _TRANSLATED: Final = frozenset(
     {"threadId", "runId", "messages", "tools", "context", "forwardedProps", "protocolVersion"}
 )
 _MAX_ID_LENGTH: Final = 256
+#: The client's names of fields and of members of a tool.
+_NAMES: Final = {name: f"forwardedProps.{name}" for name in _FORWARDED}
+_TOOL_NAMES: Final = {f"function.{name}": name for name in ("name", "description", "parameters")} | {"function": ""}
 #: Most bytes of a request's messages that are stored as the client sent them.
 _MOST_STORED: Final = 64 * 1024
 #: Most names of ignored fields in the response, and the characters of each.
@@ -57,7 +61,7 @@ def parse(body: bytes, default_model: str | None) -> tuple[ChatRequest, RunInput
     if tools := _list(raw, "tools"):
         fields["tools"] = [_tool(f"tools.{at}", tool) for at, tool in enumerate(tools)]
     fields["messages"] = [*_with_context(list(canonical_messages(messages)), _list(raw, "context"))]
-    chat_request = validate(ChatRequest, fields)
+    chat_request = validate(ChatRequest, fields, path_of=client_path(fields, _NAMES))
     stored = msgspec.json.encode(messages)
     kept = stored.decode() if len(stored) <= _MOST_STORED else None
     return chat_request, RunInput(thread_id, run_id, kept, _ignored(raw, forwarded, chat_request))
@@ -85,7 +89,7 @@ def _with_context(messages: list[Body], context: list[Any]) -> Iterator[Body]:
     yield from messages[:first]
     if context:
         texts = [_described(f"context.{at}", each) for at, each in enumerate(context)]
-        yield {"role": "system", "content": "\n\n".join([_CONTEXT, *texts])}
+        yield Placed("context", {"role": "system", "content": "\n\n".join([_CONTEXT, *texts])})
     yield from messages[first:]
 
 
@@ -100,7 +104,8 @@ def _tool(path: str, tool: Any) -> Body:
     if not isinstance(tool, dict):
         raise InvalidRequest(f"{path}: must be an object")
     members = {name: tool.get(name) for name in ("name", "description", "parameters")}
-    return {"type": "function", "function": {name: value for name, value in members.items() if value is not None}}
+    function = {name: value for name, value in members.items() if value is not None}
+    return Placed(path, {"type": "function", "function": function}, _TOOL_NAMES)
 
 
 def _ignored(raw: Body, forwarded: Any, chat_request: ChatRequest) -> tuple[str, ...]:

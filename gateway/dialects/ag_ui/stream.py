@@ -31,9 +31,10 @@ Body = dict[str, Any]
 class AgUiEvents:
     """Renderer of a run.
 
-    ``after``: cursor of a client that resumes; None for all frames. ``is_stale``: the log does not have its event.
-    ``joins``: the client may not have the messages of the request. ``repeats_end``: the ending is sent even if the
-    client has it. Rendering always begins at the start of the log; frames up to ``after`` are dropped.
+    ``after``: cursor of a client that resumes; None for all frames. ``is_stale``, set before the first event: the log
+    does not have its frame. ``joins``: the client may not have the messages of the request. ``repeats_end``: the
+    ending is sent even if the client has it. Rendering always begins at the start of the log; frames up to ``after``
+    are dropped.
     """
 
     def __init__(
@@ -41,7 +42,6 @@ class AgUiEvents:
         run: Run,
         *,
         after: Cursor | None = None,
-        is_stale: bool = False,
         joins: bool = False,
         resumable: bool = False,
         repeats_end: bool = False,
@@ -49,7 +49,7 @@ class AgUiEvents:
         self.resumable = resumable
         self._run = run
         self._after = after
-        self._is_stale = is_stale
+        self.is_stale = False
         self._has_snapshot = joins and run.has_messages
         self._repeats_end = repeats_end
         self._has_begun = False
@@ -66,11 +66,11 @@ class AgUiEvents:
         return b"".join([*self._begin(), custom("waiting", asdict(waiting))])
 
     def render(self, batch: Batch) -> bytes:
-        return b"".join([*self._begin(), *self._taken_back(batch), *self._rendered(batch)])
+        return b"".join([*self._begin(batch), *self._taken_back(batch), *self._rendered(batch)])
 
     # --- before the answer, and between two of them
 
-    def _begin(self) -> Iterator[bytes]:
+    def _begin(self, batch: Batch | None = None) -> Iterator[bytes]:
         if self._has_begun:
             return
         self._has_begun = True
@@ -78,22 +78,31 @@ class AgUiEvents:
             members = {**self._ids, "protocolVersion": PROTOCOL_VERSION}
             yield frame(str(STARTED if self._has_snapshot else READY), "RUN_STARTED", members)
         if self._has_snapshot and self._after in (None, STARTED):
-            yield snapshot(READY)
+            yield snapshot(READY, self._first_reasoning_in(batch))
+
+    def _first_reasoning_in(self, batch: Batch | None) -> str | None:
+        """Return the id of the first reasoning message. A client that joins again may have a part of it."""
+        if batch is None or not any(stored.startswith(b"reasoning ") for _, stored in batch.events):
+            return None
+        return self._first_reasoning(parse_event_id(batch.events[0][0].decode()).epoch)
+
+    def _first_reasoning(self, base: int) -> str:
+        return f"{self._run.message_id(base)}/r1"
 
     def _taken_back(self, batch: Batch) -> Iterator[bytes]:
         """Take back what the client shows, if it is of an answer that counts no more."""
         if not batch.events or not batch.events[0][0]:
             return
         first, after = parse_event_id(batch.events[0][0].decode()), self._after
-        if not (batch.reset or self._is_stale or _is_of_earlier_epoch(after, first)):
+        if not (batch.reset or self.is_stale or _is_of_earlier_epoch(after, first)):
             return
         had = Cursor(self._at or first, self._frames, shown=self._shown) if after is None else after
-        self._after, self._is_stale = None, False
+        self._after, self.is_stale = None, False
         self._forget_answer()
         if had.shown is not None:
             yield from closing(self._run, had)
-            placeholder = f"{self._run.message_id(first.epoch)}/r1" if had.shown.has_reasoned else None
-            yield snapshot(Cursor(EventId(first.epoch, 0), 1), placeholder)
+            emptied = self._first_reasoning(first.epoch) if had.shown.has_reasoned else None
+            yield snapshot(Cursor(EventId(first.epoch, 0), 1), emptied)
 
     def _forget_answer(self) -> None:
         self._base = 0

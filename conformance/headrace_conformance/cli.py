@@ -16,11 +16,7 @@ from headrace_conformance import __version__, profiles
 from headrace_conformance.check import CHECKS, Check, Violation
 from headrace_conformance.client import Endpoint, Unreachable
 from headrace_conformance.lab import Lab, Options, Script
-<<<<<<< HEAD
-from headrace_conformance.profile import Profile
-=======
-from headrace_conformance.profile import Refused
->>>>>>> s37-kit
+from headrace_conformance.profile import Profile, Refused
 from headrace_conformance.provider.recorded import recorded
 from headrace_conformance.provider.scripts import ANSWERS
 from headrace_conformance.provider.server import Provider
@@ -55,12 +51,8 @@ async def _run_checks(given: argparse.Namespace) -> int:
     profile, checks = profiles.load(given.profile), _chosen(given.check)
     began_at, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     async with Endpoint(given.url, headers=dict(given.header), patience_s=given.patience) as endpoint:
-<<<<<<< HEAD
         lab = Lab(endpoint, profile, _options(given, profile))
-=======
-        lab = Lab(endpoint, profile, _options(given))
         await _expect_a_stream(lab)
->>>>>>> s37-kit
         outcomes = await run_checks(lab, checks, report=lambda outcome: print(text.line(outcome), flush=True))
     print(text.summary(outcomes))
     about = About(given.subject or profile.title, _command(given), began_at, time.monotonic() - began, __version__)
@@ -93,18 +85,12 @@ def _chosen(ids: Sequence[str]) -> list[Check]:
 
 def _options(given: argparse.Namespace, profile: Profile) -> Options:
     scripts: dict[Script, str] = {}
-<<<<<<< HEAD
     prefix = given.scripts if given.scripts is not None or not profile.makes_answers else ""
     if prefix is not None:
         scripts = {script: prefix + script for script in get_args(Script)}
-    return Options(given.model, given.prompt, scripts, given.provider, given.cuts, given.seed, given.timeout)
-=======
-    if given.scripts is not None:
-        scripts = {script: given.scripts + script for script in get_args(Script)}
     return Options(
         given.model, given.prompt, scripts, given.provider, given.attach_url, given.cuts, given.seed, given.timeout
     )
->>>>>>> s37-kit
 
 
 def _command(given: argparse.Namespace) -> str:

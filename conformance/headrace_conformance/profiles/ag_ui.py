@@ -36,7 +36,7 @@ class AgUi(Profile):
         reading = await endpoint.open(Request("POST", "/ag-ui", body=body))
         if reading.is_error:
             await reading.rest()
-            raise Refused(f"POST /ag-ui: {reading.status} {bytes(reading.raw[:300])!r}")
+            raise Refused(f"POST /ag-ui: status {reading.status}", bytes(reading.raw))
         return Stream(run, ask), reading
 
     def attach(self, stream: Stream, cursor: str | None) -> Request:
@@ -58,7 +58,7 @@ class AgUi(Profile):
         return str(event.member("delta") or "") if event.member("type") == "TEXT_MESSAGE_CONTENT" else ""
 
     def is_reset(self, event: Event) -> bool:
-        """Whether a snapshot of the request's messages comes after the beginning: it takes the answer back."""
+        """Return whether a snapshot of the request's messages comes after the beginning: it takes the answer back."""
         return event.member("type") == "MESSAGES_SNAPSHOT" and not (event.id or "").startswith("0-0.")
 
     def is_error(self, event: Event) -> bool:

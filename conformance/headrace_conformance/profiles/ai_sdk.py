@@ -33,7 +33,7 @@ class AiSdk(Profile):
         reading = await endpoint.open(Request("POST", "/api/chat", headers, body))
         if reading.is_error:
             await reading.rest()
-            raise Refused(f"POST /api/chat: {reading.status} {bytes(reading.raw[:300])!r}")
+            raise Refused(f"POST /api/chat: status {reading.status}", bytes(reading.raw))
         return Stream(chat, ask), reading
 
     def attach(self, stream: Stream, cursor: str | None) -> Request:

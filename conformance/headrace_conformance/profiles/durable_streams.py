@@ -33,7 +33,7 @@ class DurableStreams(Profile):
         stream = Stream(f"kit-{uuid.uuid4()}", ask)
         made = await endpoint.send(Request("PUT", f"/{stream.id}", {"Content-Type": "application/json"}))
         if made.is_error:
-            raise Refused(f"PUT /{stream.id}: {made.status} {made.body[:300]!r}")
+            raise Refused(f"PUT /{stream.id}: status {made.status}", made.body)
         reading = await self.open(endpoint, stream, None)
         writer = asyncio.create_task(_write(endpoint, stream))
         self._writers.add(writer)

@@ -3,6 +3,7 @@ event, and the client in Node is AG-UI's own."""
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -170,7 +171,6 @@ async def test_a_cursor_starts_no_run(system: System) -> None:
     answer = await system.http.post(f"{system.url}/ag-ui", json=body, headers={"Last-Event-ID": "0-0.2"})
     assert code_of(answer) == (404, "stream_not_found")
     assert (await read(system, "ag-none")).status_code == 404
-    assert (await read(system, "00" * 17, "5-3")).status_code == 404
     malformed = await system.http.post(f"{system.url}/ag-ui", json=body, headers={"Last-Event-ID": "5-3"})
     assert code_of(malformed) == (400, "invalid_last_event_id")
     without_thread = await system.http.get(f"{system.url}/ag-ui/runs/ag-none")
@@ -314,6 +314,11 @@ async def test_a_stream_of_another_api_is_read_as_a_run(system: System) -> None:
     assert (types(frames)[1], text_of(frames)) == ("TEXT_MESSAGE_START", TEXT)
 
 
+def calls_in(text: str) -> set[int]:
+    """Return the numbers of the provider's calls whose words are in a text."""
+    return {int(number) for number in re.findall(r"\[(\d+)\]", text)}
+
+
 async def cursor_in_text(system: System, run_id: str, thread_id: str | None = None) -> str:
     """Return a cursor in the text of the answer that is under way."""
     url = f"{system.url}/ag-ui/runs/{run_id}?threadId={thread_id or run_id}"
@@ -355,19 +360,20 @@ async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system
         await turnstile.allow(len(WORDS))
         await asyncio.gather(*running)
     assert (stays.error, breaks.error) == (None, None)
-    assert stays.text == breaks.text == "".join(f"[2]{word}" for word in WORDS)
+    again = max(calls_in(stays.text))
+    assert again >= 3  # of the second worker
+    assert stays.text == breaks.text == "".join(f"[{again}]{word}" for word in WORDS)
 
     rest = frames_of(await read(system, "ag-killed", cursor, threadId="ag-killed"))
     assert types(rest)[:3] == ["TEXT_MESSAGE_END", "MESSAGES_SNAPSHOT", "TEXT_MESSAGE_START"]
     assert (text_of(rest), types(rest)[-1]) == (stays.text, "RUN_FINISHED")
     for cut in range(1, len(rest)):  # also while the first answer is taken back
-        again = frames_of(await read(system, "ag-killed", rest[cut - 1].id, threadId="ag-killed"))
-        assert again == rest[cut:]
+        rest_of_it = frames_of(await read(system, "ag-killed", rest[cut - 1].id, threadId="ag-killed"))
+        assert rest_of_it == rest[cut:]
 
     frames = frames_of(await large, with_all=True)
     assert (frames[-1].data["type"], frames[-1].data["code"]) == ("RUN_ERROR", "stream_reset")
-    assert text_of(frames).startswith("[1]Hello")
-    assert "[2]" not in text_of(frames)  # the text of two answers is never mixed
+    assert len(calls_in(text_of(frames))) == 1  # the text of two answers is never mixed
 
 
 def test_the_docs_show_the_fetch_of_the_examples() -> None:

@@ -10,7 +10,7 @@ from gateway.api.body import read_body
 from gateway.api.descriptions import AG_UI, dialect_body, native_answers
 from gateway.api.response_models import CancelAnswer
 from gateway.api.run_access import NO_RUN, MayCancelRun, MayReadRun, RunId, ThreadId, key_of, stream_of
-from gateway.api.run_streams import has_whole, open_run, resumed_run, stream_run
+from gateway.api.run_streams import RunSubscription, has_whole, open_run, resumed_run, stream_run
 from gateway.archive.deletion import delete_own
 from gateway.auth.grants import Grant
 from gateway.auth.principal import Principal
@@ -25,7 +25,6 @@ from gateway.intake.body_memory import run_beside_loop
 from gateway.intake.field_policy import add_ignored, requested_policy
 from gateway.intake.priority import requested_priority
 from gateway.intake.submit import CursorWithoutStream, Submission, submit
-from gateway.live.subscription import Subscription
 from gateway.state import LIVE_CONNECTION, Caller, ConnectionPlace, Gateway, GatewayState
 from shared.errors import Draining, IdempotencyConflict, StreamNotFound
 from shared.protocol.ids import START
@@ -84,8 +83,8 @@ async def start(request: Request, gateway: Gateway, caller: Caller, last_event_i
         return await resumed_run(gateway, grant, opened, cursor, headers, resumable=resumable, repeats_end=True)
     about = Run(run_input.thread_id, run_input.run_id, run_input.messages is not None)
     renderer, position = AgUiEvents(about, resumable=resumable), submission.queue_position
-    subscription = Subscription(gateway.hub, stream_id, START, submission.log_page, renderer, position)
-    return stream_run(gateway, grant, subscription, renderer, headers)
+    subscription = RunSubscription(gateway.hub, stream_id, submission.log_page, renderer, position)
+    return stream_run(gateway, grant, subscription, headers)
 
 
 @router.get(

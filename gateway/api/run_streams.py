@@ -16,6 +16,8 @@ from gateway.auth.ownership import read_own
 from gateway.dialects.ag_ui.cursor import Cursor
 from gateway.dialects.ag_ui.frames import MESSAGES, NOT_KEPT, Run
 from gateway.dialects.ag_ui.stream import AgUiEvents
+from gateway.live.batch import Batch
+from gateway.live.feed import Feed
 from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Drained, StreamSource, Subscription
 from gateway.state import GatewayState
@@ -34,6 +36,33 @@ class OpenRun:
     stream_id: str
     source: StreamSource
     log_page: LogPage
+
+
+class RunSubscription(Subscription):
+    """Subscription to a run. A snapshot may be part of what its renderer returns first; so that never goes to the
+    client directly, neither as the first batch nor with a heartbeat."""
+
+    def __init__(
+        self,
+        source: StreamSource,
+        stream_id: str,
+        log_page: LogPage,
+        renderer: AgUiEvents,
+        queue_position: int = 0,
+    ) -> None:
+        super().__init__(source, stream_id, START, log_page, renderer, queue_position)
+        self.renderer = renderer
+        self._has_events = bool(log_page.events)
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        if not self._has_events and (frames := self.renderer.begin()):
+            yield frames
+        async with aclosing(super().chunks()) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    def take(self, feed: Feed, batch: Batch) -> bool:
+        return self.cursor != START and super().take(feed, batch)
 
 
 async def open_run(gateway: GatewayState, grant: Grant, stream_id: str) -> OpenRun:
@@ -63,27 +92,26 @@ async def resumed_run(
     """Stream a run that has begun before, after a cursor. ``resumable``, ``repeats_end``: of the renderer."""
     about = await _read_run(gateway, opened.stream_id)
     renderer = AgUiEvents(about, after=cursor, joins=True, resumable=resumable, repeats_end=repeats_end)
-    subscription = Subscription(opened.source, opened.stream_id, START, opened.log_page, renderer)
+    subscription = RunSubscription(opened.source, opened.stream_id, opened.log_page, renderer)
     beyond = None
     if cursor is not None and cursor.at != START:
         renderer.is_stale = _is_foreign(cursor, opened.log_page)
         metrics.RESUMES.labels("reset" if renderer.is_stale else "same_epoch").inc()
         if not renderer.is_stale and cursor.at.seq > opened.log_page.length:
             beyond = cursor
-    return stream_run(gateway, grant, subscription, renderer, headers, beyond=beyond)
+    return stream_run(gateway, grant, subscription, headers, beyond=beyond)
 
 
 def stream_run(
     gateway: GatewayState,
     grant: Grant,
-    subscription: Subscription,
-    renderer: AgUiEvents,
+    subscription: RunSubscription,
     headers: dict[str, str],
     *,
     beyond: Cursor | None = None,
 ) -> Response:
     """Stream a run. ``beyond``: a cursor beyond the end of its log."""
-    chunks = _chunks(gateway, grant, subscription, renderer, beyond)
+    chunks = _chunks(gateway, grant, subscription, beyond)
     watched = gateway.live_grants.watch(grant)
     return StreamResponse(chunks, gateway.settings, watched, headers, subscription)
 
@@ -98,11 +126,11 @@ def _is_foreign(cursor: Cursor, log_page: LogPage) -> bool:
 
 
 async def _chunks(
-    gateway: GatewayState, grant: Grant, subscription: Subscription, renderer: AgUiEvents, beyond: Cursor | None
+    gateway: GatewayState, grant: Grant, subscription: RunSubscription, beyond: Cursor | None
 ) -> AsyncGenerator[bytes, None]:
     """Yield the chunks, with the messages of the request in each snapshot."""
     if beyond is not None and not await _is_reached(gateway, grant, subscription.stream_id, beyond):
-        renderer.is_stale = True
+        subscription.renderer.is_stale = True
     async with aclosing(subscription.chunks()) as chunks:
         async for chunk in chunks:
             if MESSAGES not in chunk:

@@ -59,6 +59,10 @@ class AgUiEvents:
         self._frames = 0
         self._forget_answer()
 
+    def begin(self) -> bytes:
+        """Return the frames before the first event, unless they were returned before."""
+        return b"".join(self._begin())
+
     def queued(self, queue_position: int) -> bytes:
         return b"".join([*self._begin(), custom("queued", {"position": queue_position or None})])
 

@@ -89,7 +89,15 @@ def _options(given: argparse.Namespace, profile: Profile) -> Options:
     if prefix is not None:
         scripts = {script: prefix + script for script in get_args(Script)}
     return Options(
-        given.model, given.prompt, scripts, given.provider, given.attach_url, given.cuts, given.seed, given.timeout
+        given.model,
+        given.prompt,
+        scripts,
+        provider_url=given.provider,
+        attach_url=given.attach_url,
+        cuts=given.cuts,
+        seed=given.seed,
+        check_timeout_s=given.timeout,
+        at_once=given.at_once,
     )
 
 
@@ -130,8 +138,7 @@ def _proxy(given: argparse.Namespace) -> int:
             print(f"proxy at {proxy.url}, to {given.to}", flush=True)
             await proxy.serve_forever()
 
-    with suppress(asyncio.CancelledError):
-        asyncio.run(serve())
+    asyncio.run(serve())
     return 0
 
 
@@ -168,6 +175,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     )
     run.add_argument("--cuts", type=int, default=400, help="most places at which one check cuts [default: 400]")
     run.add_argument("--seed", type=int, default=1, help="choice of those places [default: 1]")
+    run.add_argument("--at-once", type=int, default=4, help="checks that run at once [default: 4]")
     run.add_argument("--patience", type=float, default=30, help="longest silence in seconds [default: 30]")
     run.add_argument("--timeout", type=float, default=300, help="longest time of a check in seconds [default: 300]")
     run.add_argument("--subject", help="name and version of the endpoint, for the report")

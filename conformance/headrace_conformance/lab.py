@@ -1,6 +1,8 @@
 """Workplace of the checks: the endpoint, its profile, and streams with known contents."""
 
+import asyncio
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -28,6 +30,8 @@ class Options:
     cuts: int = 400
     seed: int = 1
     check_timeout_s: float = 300
+    #: Checks that run at once.
+    at_once: int = 4
 
     def model_of(self, script: Script) -> str:
         return self.scripts.get(script, self.model)
@@ -80,15 +84,17 @@ class Lab:
         self.options = options
         #: Server of all attaches.
         self.elsewhere = endpoint.at(options.attach_url or endpoint.url)
-        self.random = random.Random(options.seed)  # noqa: S311
         self.observations = Observations()
         for server in (endpoint, self.elsewhere):
             server.observe = lambda reading: self.observations.add(reading, profile)
         self._wholes: dict[str, Whole] = {}
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def begin(self, script: Script, *, key: str | None = None) -> tuple[Stream, Reading]:
-        """Start a stream. The connection that reads it is open."""
-        return await self.profile.create(self.endpoint, Ask(self.options.model_of(script), self.options.prompt, key))
+        """Start a stream. The connection that reads it is open. With a key, the prompt has the key too, so that the
+        provider can count its calls."""
+        prompt = self.options.prompt if key is None else f"{self.options.prompt} ({key})"
+        return await self.profile.create(self.endpoint, Ask(self.options.model_of(script), prompt, key))
 
     async def attach(self, stream: Stream, cursor: str | None, *, through: str | None = None) -> Reading:
         """Open a connection that reads a stream behind a cursor, maybe through a proxy."""
@@ -98,11 +104,12 @@ class Lab:
     async def whole(self, script: Script) -> Whole:
         """Return a stream that has ended, as it was read from its creation to its end."""
         model = self.options.model_of(script)
-        if model not in self._wholes:
-            stream, reading = await self.begin(script)
-            async with reading:
-                await reading.rest()
-            self._wholes[model] = self.whole_of(stream, reading)
+        async with self._locks[model]:
+            if model not in self._wholes:
+                stream, reading = await self.begin(script)
+                async with reading:
+                    await reading.rest()
+                self._wholes[model] = self.whole_of(stream, reading)
         return self._wholes[model]
 
     def whole_of(self, stream: Stream, reading: Reading) -> Whole:
@@ -176,15 +183,19 @@ class Lab:
         units = self.assemble(reading.events)[-3:]
         return [f"last units: {', '.join(unit.label for unit in units) or 'none'}"]
 
-    def sample(self, count: int, always: Iterable[int] = ()) -> list[int]:
+    def random(self, name: str) -> random.Random:
+        """Return the random numbers of one check, the same in every run with one seed."""
+        return random.Random(f"{self.options.seed} {name}")  # noqa: S311
+
+    def sample(self, name: str, count: int, always: Iterable[int] = ()) -> list[int]:
         """Return all numbers below ``count``; if that are too many, ``always`` and random others."""
-        most = self.options.cuts
+        most, chance = self.options.cuts, self.random(name)
         if count <= most:
             return list(range(count))
         chosen = {at for at in always if 0 <= at < count}
         if len(chosen) > most:
-            chosen = set(self.random.sample(sorted(chosen), most))
-        return sorted(chosen | set(self.random.sample(range(count), most - len(chosen))))
+            chosen = set(chance.sample(sorted(chosen), most))
+        return sorted(chosen | set(chance.sample(range(count), most - len(chosen))))
 
     def need_script(self, *scripts: Script) -> list[Script]:
         """Return those of the scripts that this run has. Raises :class:`NotApplicable` without any."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import headrace_conformance.checks  # noqa: F401  (registers the checks)
 from headrace_conformance.check import CHECKS, Check, NotApplicable, Outcome, OutcomeName, Violation
 from headrace_conformance.client import Stalled, Unreachable
+from headrace_conformance.concurrently import each
 from headrace_conformance.lab import Lab
 from headrace_conformance.profile import Refused
 
@@ -14,12 +15,17 @@ from headrace_conformance.profile import Refused
 async def run_checks(
     lab: Lab, checks: Iterable[Check] | None = None, *, report: Callable[[Outcome], None] = lambda outcome: None
 ) -> list[Outcome]:
-    """Run the checks one after another, all by default. ``report`` gets each outcome as soon as it is there."""
-    outcomes = []
-    for check in in_order(CHECKS if checks is None else checks):
-        outcomes.append(await run_check(lab, check))
-        report(outcomes[-1])
-    return outcomes
+    """Run the checks, all by default, some at once; those that judge all connections come last. ``report`` gets each
+    outcome as soon as it is there. The result is in the order of the rules."""
+    chosen, outcomes = in_order(CHECKS if checks is None else checks), dict[str, Outcome]()
+
+    async def run(check: Check) -> None:
+        outcomes[check.id] = await run_check(lab, check)
+        report(outcomes[check.id])
+
+    await each([check for check in chosen if not check.judges_all], run, at_once=lab.options.at_once)
+    await each([check for check in chosen if check.judges_all], run, at_once=1)
+    return [outcomes[check.id] for check in chosen]
 
 
 async def run_check(lab: Lab, check: Check) -> Outcome:

@@ -56,7 +56,8 @@ JUDGES: Final = {check.id for check in CHECKS if check.judges_all}
 async def outcomes_of(fault: Fault, ids: Collection[str] = ()) -> list[Outcome]:
     """Run the checks with these ids, or all, against a server with a fault."""
     scripts = {script: script for script in SCRIPTS}
-    options = Options("short", "hi", scripts, cuts=60, check_timeout_s=20)  # type: ignore[arg-type]
+    timeout_s = 60 if fault == "none" else 10
+    options = Options("short", "hi", scripts, cuts=60, check_timeout_s=timeout_s)  # type: ignore[arg-type]
     async with PlainServer(fault) as server, Endpoint(server.url, patience_s=3) as endpoint:
         checks = [check for check in CHECKS if not ids or check.id in ids]
         return await run_checks(Lab(endpoint, Plain(), options), checks)

@@ -5,7 +5,7 @@ from typing import Final
 from headrace_conformance.check import NotApplicable, Violation, check
 from headrace_conformance.client import Unreachable
 from headrace_conformance.concurrently import each
-from headrace_conformance.lab import NO_LONGER_LIVE, Lab, Whole, first_units, need_live
+from headrace_conformance.lab import Lab, Whole, first_units, need_live
 from headrace_conformance.proxy import Fault, FaultProxy
 from headrace_conformance.sse import Event
 
@@ -29,7 +29,7 @@ async def cut_after_every_byte(lab: Lab) -> str:
         had_all = lab.assemble(rest, before)
         lab.compare(whole.units, had_all, f"cut after {at} bytes, resume at {cursor or 'the start'}")
 
-    chosen = lab.sample(size + 1, always=borders)
+    chosen = lab.sample("cut-every-byte", size + 1, always=borders)
     await each(chosen, one)
     return f"{len(chosen)} of {size + 1} places"
 
@@ -53,10 +53,10 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
     """Read a live stream to its ending over connections that break. Each may have more bytes than the one before, so
     that one of them reaches the ending even if a client has to begin again."""
     had: list[Event] = []
-    connections = 0
+    chance, connections = lab.random("cut-live"), 0
     while not lab.has_ended(had):
         connections += 1
-        proxy.fault = _fault(lab, connections)
+        proxy.fault = _fault(lab, chance.randrange(300, 1500), connections)
         cursor = lab.cursor(had)
         try:
             reading = await lab.attach(whole.stream, cursor, through=proxy.url)
@@ -65,7 +65,7 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
         async with reading:
             await reading.rest()
         if reading.status in lab.profile.nothing_left and "replay" in lab.profile.lacks:
-            raise NotApplicable(NO_LONGER_LIVE)
+            raise NotApplicable("the answer ended between two connections, and the API does not replay it")
         if reading.is_error:
             raise Violation(f"resume at {cursor or 'the start'} after a cut: status {reading.status}")
         if reading.end == "complete" and not lab.has_ended(reading.events) and not proxy.has_cut:
@@ -76,12 +76,11 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
     return had, connections
 
 
-def _fault(lab: Lab, number: int) -> Fault:
+def _fault(lab: Lab, after_bytes: int, number: int) -> Fault:
     """Return the cut of a connection. Without cursors, every connection begins again: one of them is not cut."""
     if number > _MOST_CUTS_WITHOUT_CURSORS and "cursor" in lab.profile.lacks:
         return Fault()
-    after_bytes = lab.random.randrange(300, 1500) + 100 * number
-    return Fault(after_bytes=after_bytes, then="reset" if number % 2 else "close")
+    return Fault(after_bytes=after_bytes * (1 + number // 8), then="reset" if number % 2 else "close")
 
 
 async def _size(lab: Lab, whole: Whole) -> tuple[int, list[int]]:

@@ -13,7 +13,7 @@ async def resume_after_the_end(lab: Lab) -> str:
         cursors = list(whole.cursors)
         if not cursors:
             raise Violation("no event has a cursor")
-        chosen = lab.sample(len(cursors), always=(0, len(cursors) - 1))
+        chosen = lab.sample("resume-after-end", len(cursors), always=(0, len(cursors) - 1))
         await each(chosen, lambda at, whole=whole, cursors=cursors: _resume(lab, whole, cursors[at]))  # type: ignore[misc]
         done.append(f"{len(chosen)} of {len(cursors)} cursors ({script})")
     return ", ".join(done)

@@ -33,7 +33,7 @@ def _words(text: str) -> list[str]:
 
 ANSWERS: Final[Mapping[str, Answer]] = {
     "short": Answer(_words(_TALE)[:12], 0.01),
-    "slow": Answer(_words(_TALE), 0.06),
+    "slow": Answer(_words(_TALE), 0.08),
     "long": Answer([f"{number} {_TALE * 4}\n" for number in range(1000)]),
     "unicode": Answer([UNICODE_TEXT], one_byte=True),
     "tools": Answer(["I look it up."], 0.01, tool=("weather", '{"city": "Zürich", "days": 3}')),

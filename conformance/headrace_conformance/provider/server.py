@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Final, Self
+from urllib.parse import unquote
 
 from headrace_conformance.provider.recorded import Recorded, recorded
 from headrace_conformance.provider.scripts import ANSWERS, Answer
@@ -20,7 +21,7 @@ _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 class Provider:
     """``with Provider(port=9100) as provider:`` serves ``provider.url`` from threads of its own.
 
-    ``GET /calls`` has the number of calls so far, and ``GET /v1/models`` the models.
+    ``GET /v1/models`` has the models, and ``GET /calls/TEXT`` the number of calls whose body had that text.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -31,10 +32,6 @@ class Provider:
     def url(self) -> str:
         host, port = self._server.server_address[:2]
         return f"http://{host!s}:{port}"
-
-    @property
-    def calls(self) -> int:
-        return self._server.calls
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -53,7 +50,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)  # type: ignore[arg-type]
         self.numbers = itertools.count(1)
-        self.calls = 0
+        self.bodies: list[bytes] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients go away in the middle of answers: that is no error."""
@@ -64,8 +61,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if self.path == "/calls":
-            self._respond(200, str(self.server.calls).encode(), "text/plain")
+        if self.path.startswith("/calls/"):
+            text = unquote(self.path.removeprefix("/calls/")).encode()
+            calls = sum(text in body for body in list(self.server.bodies))
+            self._respond(200, str(calls).encode(), "text/plain")
             return
         if self.path.endswith("/models"):
             models = [{"id": name, "object": "model"} for name in (*ANSWERS, *recorded())]
@@ -80,7 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, TypeError, KeyError):
             self._respond(400, b'{"error": {"message": "the body is no request"}}')
             return
-        number = self.server.calls = next(self.server.numbers)
+        self.server.bodies.append(body)
+        number = next(self.server.numbers)
         if model in recorded():
             self._replay(recorded()[model])
         elif model in ANSWERS:

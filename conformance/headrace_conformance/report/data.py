@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from headrace_conformance.check import Outcome
+from headrace_conformance.check import CHECKS, Outcome
 from headrace_conformance.profile import Profile
 
 #: Raised if a member changes its meaning.
@@ -38,6 +38,7 @@ def as_data(profile: Profile, about: About, outcomes: Sequence[Outcome]) -> dict
         "command": about.command,
         "began_at": about.began_at,
         "seconds": round(about.seconds, 1),
+        "is_whole": len(outcomes) == len(CHECKS),
         "counts": {name: counts[name] for name in ("passed", "failed", "not_applicable")},
         "checks": [
             {

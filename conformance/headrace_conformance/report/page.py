@@ -20,7 +20,8 @@ _WORDS: Final = {"passed": "passed", "failed": "FAILED", "not_applicable": "not 
 def as_page(data: dict[str, Any]) -> str:
     """Render a report of :func:`headrace_conformance.report.data.as_data`."""
     counts, subject = data["counts"], escape(data["subject"])
-    verdict = "conforms" if not counts["failed"] else "does not conform"
+    passed = "conforms" if data["is_whole"] else "no failure in the checks that were run"
+    verdict = "does not conform" if counts["failed"] else passed
     grade = "failed" if counts["failed"] else "passed"
     rows = "\n".join(map(_row, data["checks"]))
     return f"""<!doctype html>

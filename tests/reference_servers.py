@@ -75,10 +75,10 @@ async def serving(reference: Reference, folder: Path, **environment: str) -> Asy
         broker.kill()
 
 
-async def check(reference: Reference, folder: Path, *arguments: str, **environment: str) -> Any:
+async def check(reference: Reference, folder: Path, *arguments: str) -> Any:
     """Check a reference server with the kit, and return the data of the report. The page is beside it."""
     report, page = folder / f"{reference.name}.json", folder / f"{reference.name}.html"
-    async with serving(reference, folder, **environment) as (url, provider):
+    async with serving(reference, folder) as (url, provider):
         behind = () if reference is DURABLE_STREAMS else ("--scripts=", "--provider", provider.url)
         written = ("--subject", reference.subject, "--json", str(report), "--report", str(page))
         command = ("run", "--profile", reference.profile, "--url", url, *behind, *written, *arguments)

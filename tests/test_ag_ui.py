@@ -331,6 +331,22 @@ async def cursor_in_text(system: System, run_id: str, thread_id: str | None = No
     raise AssertionError("the run has no text")
 
 
+async def check_reset_beyond_the_end(system: System, run_id: str) -> None:
+    """A reader whose cursor is beyond the end of a run is not left without the answer that is under way."""
+    place, _, tail = (await cursor_in_text(system, run_id)).partition(".")
+    epoch, _, seq = place.partition("-")
+    url = f"{system.url}/ag-ui/runs/{run_id}?threadId={run_id}"
+    headers = {"Last-Event-ID": f"{epoch}-{int(seq) + 1000}.{tail}"}
+    seen = list[str]()
+    async with system.http.stream("GET", url, headers=headers) as answer:
+        async for line in answer.aiter_lines():
+            seen += [line] if line.startswith("data: ") and "CUSTOM" not in line else []
+            if "TEXT_MESSAGE_CONTENT" in line:
+                break
+    kinds = [json.loads(line.removeprefix("data: "))["type"] for line in seen]
+    assert kinds == ["TEXT_MESSAGE_END", "MESSAGES_SNAPSHOT", "TEXT_MESSAGE_START", "TEXT_MESSAGE_CONTENT"]
+
+
 async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system: StartSystem, node: Node) -> None:
     """Four readers: AG-UI's client that stays, the same with the documented fetch over a network that breaks, one
     that resumes after the restart, and one of a run whose messages are too large to be stored again."""
@@ -357,6 +373,7 @@ async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system
         system.workers[1].signal(signal.SIGCONT)
         system.workers[0].stop()
         await system.fake.wait_calls(4, timeout_s=60)
+        await check_reset_beyond_the_end(system, "ag-killed")
         await turnstile.allow(len(WORDS))
         await asyncio.gather(*running)
     assert (stays.error, breaks.error) == (None, None)

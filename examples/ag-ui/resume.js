@@ -6,14 +6,14 @@ export function resumingFetch(fetch = globalThis.fetch) {
     new Promise((resolve) => setTimeout(resolve, Math.min(250 * 2 ** failures, 10_000) * (0.5 + Math.random() / 2)));
 
   return async function (url, init) {
-    let at = null; // `id` of the last event
+    let at = '0'; // `id` of the last event; 0 also tells that this client resumes
     let failures = 0;
     let isOver = false;
 
     async function connect() {
       for (;;) {
         const headers = new Headers(init.headers);
-        if (at !== null) headers.set('Last-Event-ID', at);
+        headers.set('Last-Event-ID', at);
         try {
           const response = await fetch(url, { ...init, headers });
           if (response.status < 500 || failures === mostFailures) return response;

@@ -1,6 +1,7 @@
 """Responses that stream a run of AG-UI, from its start or after a cursor."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,9 +23,11 @@ from gateway.live.sse import StreamResponse
 from gateway.live.subscription import Drained, StreamSource, Subscription
 from gateway.state import GatewayState
 from shared.broker.replies import LogPage
-from shared.errors import BrokerUnavailable, StreamGone, StreamNotFound
+from shared.errors import BrokerUnavailable, StreamGone, StreamNotFound, StreamRecovering
 from shared.protocol.ids import START
 from shared.protocol.lifecycle import TERMINAL
+
+logger = logging.getLogger(__name__)
 
 _RETRY_S: Final = 0.5
 
@@ -144,7 +147,8 @@ async def _chunks(
 
 async def _is_reached(gateway: GatewayState, grant: Grant, stream_id: str, cursor: Cursor) -> bool:
     """Wait until the log has the event of the cursor: Redis may have lost the end of the log, and the worker that
-    still has it writes it again. Return False if that takes too long. Raises :class:`Drained`."""
+    still has it writes it again. Return False if that takes too long, or the stream is gone. Raises
+    :class:`Drained`."""
     loop = asyncio.get_running_loop()
     until = loop.time() + gateway.hub.lost_after_s
     while not gateway.hub.draining:
@@ -152,6 +156,10 @@ async def _is_reached(gateway: GatewayState, grant: Grant, stream_id: str, curso
             log_page = await read_own(gateway, grant, stream_id, START, most_events=0)
         except BrokerUnavailable:
             until = loop.time() + gateway.hub.lost_after_s
+        except (StreamGone, StreamNotFound):
+            return False
+        except StreamRecovering:
+            logger.debug("run not restored yet", extra={"stream_id": stream_id})
         else:
             if _is_foreign(cursor, log_page):
                 return False

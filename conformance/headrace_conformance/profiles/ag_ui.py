@@ -71,7 +71,7 @@ class AgUi(Profile):
         return Stream(f"kit-{uuid.uuid4()}", stream.ask)
 
     def foreign(self, cursors: Sequence[str]) -> list[Foreign]:
-        """Change the number of a real cursor, or its epoch; the rest says what the client shows."""
+        """Change the number of a real cursor, or its epoch. The rest names the open parts of the answer."""
         epoch, seq, rest = re.fullmatch(r"(\d+)-(\d+)(.*)", cursors[-1]).groups()  # type: ignore[union-attr]
         return [
             Foreign("garbage", "not-a-cursor"),

@@ -53,37 +53,43 @@ class DurableStreams(Profile):
         return event.member("closed") is True
 
     def units(self, event: Event) -> Sequence[Unit]:
-        return [Unit(f"message {message['seq']}", json.dumps(message)) for message in event.member("messages") or []]
+        return [Unit(_label(message), json.dumps(message)) for message in event.member("messages") or []]
 
     def text(self, event: Event) -> str:
-        return "".join(message["text"] for message in event.member("messages") or [])
+        messages = event.member("messages") or []
+        return "".join(str(message.get("text")) for message in messages if isinstance(message, dict))
 
     def foreign(self, cursors: Sequence[str]) -> list[Foreign]:
         return [Foreign("garbage", "not-an-offset")]
 
 
 class _JoinedReading(Reading):
-    """Joins ``data`` events and the ``control`` event behind them to one event whose id is the offset."""
+    """Joins ``data`` events and the ``control`` event behind them to one event with the offset as its id."""
 
-    _messages: list[Any] | None = None
+    _messages: tuple[Any, ...] = ()
 
     def take(self, events: list[Event]) -> list[Event]:
         return [joined for event in events if (joined := self._join(event)) is not None]
 
     def _join(self, event: Event) -> Event | None:
         if event.type == "data":
-            self._messages = [*(self._messages or []), *event.json]
+            self._messages += tuple(event.json) if isinstance(event.json, list) else (event.json,)
             return None
         if event.type != "control":
             return None  # clients ignore other types
-        data = {"messages": self._messages or [], "closed": event.member("streamClosed") is True}
-        self._messages = None
+        data = {"messages": self._messages, "closed": event.member("streamClosed") is True}
+        self._messages = ()
         return replace(event, data=json.dumps(data), last_event_id=event.member("streamNextOffset") or "")
 
 
+def _label(message: Any) -> str:
+    """Return the number that the kit gave to a message."""
+    return f"message {message.get('seq')}" if isinstance(message, dict) else "a message that the kit did not write"
+
+
 async def _write(endpoint: Endpoint, stream: Stream) -> None:
-    """Append an answer of the kit's provider, and close the stream with its last piece. Stop if somebody else has
-    closed it."""
+    """Append an answer of the kit's provider, and close the stream with its last piece. Stop if the stream is closed
+    by another request."""
     answer = ANSWERS.get(stream.ask.model, ANSWERS["slow"])
     for seq, piece in enumerate(answer.pieces, 1):
         await asyncio.sleep(answer.delay_s)

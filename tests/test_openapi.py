@@ -230,6 +230,7 @@ async def test_every_route_is_described_for_people(system: System) -> None:
         ("/v1/messages", "AnthropicErrorBody", {"max_tokens": "many"}),
         ("/v1/messages/count_tokens", "AnthropicErrorBody", {"messages": 3}),
         ("/api/chat", "ErrorBody", {"messages": 3}),
+        ("/ag-ui", "ErrorBody", {"messages": 3}),
     ],
 )
 async def test_other_dialects_answer_as_described(system: System, path: str, key: str, wrong: dict[str, Any]) -> None:

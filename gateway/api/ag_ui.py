@@ -7,7 +7,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from gateway.api import examples, streams
 from gateway.api.body import read_body
-from gateway.api.descriptions import AG_UI, dialect_body, native_answers
+from gateway.api.descriptions import AG_UI, dialect_body, native_answers, native_errors
+from gateway.api.error_catalog import error_responses
 from gateway.api.response_models import CancelAnswer
 from gateway.api.run_access import NO_RUN, MayCancelRun, MayReadRun, RunId, ThreadId, key_of, stream_of
 from gateway.api.run_streams import RunSubscription, has_whole, open_run, resumed_run, stream_run
@@ -92,7 +93,11 @@ async def start(request: Request, gateway: Gateway, caller: Caller, last_event_i
     operation_id="attach_to_run",
     summary="Read or resume a run",
     response_class=Response,
-    responses={**native_answers(None, _EVENTS), 204: {"description": "The client has the whole run."}},
+    responses={
+        **native_answers(None, _EVENTS),
+        204: {"description": "The client has the whole run."},
+        **error_responses("invalid_ticket"),
+    },
 )
 async def attach(
     gateway: Gateway,
@@ -122,7 +127,7 @@ async def attach(
     operation_id="cancel_run",
     summary="Cancel a run",
     status_code=202,
-    responses=native_answers("RunCancelled"),
+    responses={**native_errors(), **error_responses("invalid_ticket")},
 )
 async def cancel(gateway: Gateway, named: MayCancelRun) -> CancelAnswer:
     """Stop the provider's call and keep the answer so far. Repeated, or after the end, it has no effect."""
@@ -134,7 +139,7 @@ async def cancel(gateway: Gateway, named: MayCancelRun) -> CancelAnswer:
     operation_id="delete_run",
     summary="Delete a run",
     status_code=204,
-    responses=native_answers(None),
+    responses=native_errors(),
 )
 async def delete(gateway: Gateway, caller: Caller, run_id: RunId, thread_id: ThreadId = None) -> None:
     """Cancel the run if it is not over, and delete its content. Only the owner may; a ticket is not enough."""

@@ -49,10 +49,15 @@ def native_answers(schema: str | None, events: str | None = None) -> Responses:
     return _answers(schema, events, "ErrorBody", {"error": _AS_NATIVE})
 
 
-def either_answers() -> Responses:
-    """Describe the errors of a path that OpenAI's and Anthropic's clients share: each finds its members."""
+def native_errors() -> Responses:
+    """Describe the errors of a route in our own format; the framework describes its answer."""
     native = native_answers(None)
     return {status: native[status] for status in native if status == "default"}
+
+
+def either_answers() -> Responses:
+    """Describe the errors of a path that OpenAI's and Anthropic's clients share: each finds its members."""
+    return native_errors()
 
 
 def dialect_body(schema: str, example: Mapping[str, Any], *, required: bool = True) -> dict[str, Any]:

@@ -194,9 +194,6 @@ SCHEMAS: Final[dict[str, Schema]] = {
         state=_ANYTHING,
         forwardedProps=_ANYTHING,
     ),
-    "RunCancelled": _object(
-        "The stream of the run, and its status.", ("stream_id", "status"), stream_id=_TEXT, status=_TEXT
-    ),
     "AgentCapabilities": _object(
         "AG-UI's `AgentCapabilities`.", (), identity=_ANY, transport=_ANY, tools=_ANY, custom=_ANY
     ),

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,8 @@ class Reference:
 
 RESUMABLE_STREAM: Final = Reference("resumable_stream", "ai-sdk", ("resumable-stream", "ai"))
 DURABLE_STREAMS: Final = Reference("durable_streams", "durable-streams", ("@durable-streams/server",))
-REFERENCES: Final = (RESUMABLE_STREAM, DURABLE_STREAMS)
+POLLED_STREAMS: Final = replace(DURABLE_STREAMS, profile="durable-streams-polls")
+REFERENCES: Final = (RESUMABLE_STREAM, DURABLE_STREAMS, POLLED_STREAMS)
 
 
 @asynccontextmanager
@@ -77,9 +78,9 @@ async def serving(reference: Reference, folder: Path, **environment: str) -> Asy
 
 async def check(reference: Reference, folder: Path, *arguments: str) -> Any:
     """Check a reference server with the kit, and return the data of the report. The page is beside it."""
-    report, page = folder / f"{reference.name}.json", folder / f"{reference.name}.html"
+    report, page = folder / f"{reference.profile}.json", folder / f"{reference.profile}.html"
     async with serving(reference, folder) as (url, provider):
-        behind = () if reference is DURABLE_STREAMS else ("--scripts=", "--provider", provider.url)
+        behind = () if reference.name == DURABLE_STREAMS.name else ("--scripts=", "--provider", provider.url)
         written = ("--subject", reference.subject, "--json", str(report), "--report", str(page))
         command = ("run", "--profile", reference.profile, "--url", url, *behind, *written, *arguments)
         await asyncio.to_thread(cli.main, command)
@@ -111,9 +112,9 @@ async def _until_ready(server: "subprocess.Popen[bytes]", url: str, log: Path) -
 
 async def _write_reports(folder: Path) -> None:
     for reference in REFERENCES:
-        (folder / reference.name).mkdir(parents=True, exist_ok=True)
-        print(f"--- {reference.subject}", flush=True)
-        await check(reference, folder / reference.name)
+        (folder / reference.profile).mkdir(parents=True, exist_ok=True)
+        print(f"--- {reference.subject}: {reference.profile}", flush=True)
+        await check(reference, folder / reference.profile)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.reference_servers import DURABLE_STREAMS, REFERENCES, RESUMABLE_STREAM, Reference, check
+from tests.reference_servers import DURABLE_STREAMS, POLLED_STREAMS, REFERENCES, RESUMABLE_STREAM, Reference, check
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("HEADRACE_NIGHTLY"), reason="nightly: make conformance-references"),
@@ -23,8 +23,9 @@ def all_installed() -> None:
         pytest.fail(f"{', '.join(missing)}: not installed; make conformance-references does it")
 
 
-async def test_durable_streams_resumes_at_every_offset(tmp_path: Path) -> None:
-    found = await outcomes(DURABLE_STREAMS, tmp_path, "--cuts", "200")
+@pytest.mark.parametrize("reference", [DURABLE_STREAMS, POLLED_STREAMS], ids=["sse", "polls"])
+async def test_durable_streams_resumes_at_every_offset(reference: Reference, tmp_path: Path) -> None:
+    found = await outcomes(reference, tmp_path, "--cuts", "200")
     assert found["failed"] == set()
     assert found["not_applicable"] - {"heartbeat", "retry"} == {
         "reset",

@@ -139,6 +139,8 @@ class Reading:
 
 
 Observer = Callable[[Reading], None]
+#: Makes the reading of a response, with the patience in seconds.
+Reader = Callable[[httpx2.Response, float, Observer], Reading]
 
 
 class Endpoint:
@@ -173,7 +175,7 @@ class Endpoint:
         other.url = url.rstrip("/")
         return other
 
-    async def open(self, request: Request, reading: type[Reading] = Reading) -> Reading:
+    async def open(self, request: Request, reading: "Reader" = Reading) -> Reading:
         """Send a request and return its response, whose body is unread. Raises :class:`Unreachable`."""
         sent = self._build(replace(request, headers={"Accept": "text/event-stream", **request.headers}))
         try:

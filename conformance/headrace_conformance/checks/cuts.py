@@ -36,7 +36,7 @@ async def cut_after_every_byte(lab: Lab) -> str:
 
 @check("cut-live", "Cut a live stream again and again, and resume each time", rule="C4")
 async def cut_while_live(lab: Lab) -> str:
-    """A reader whose connections break after some bytes has in the end what an undisturbed one has."""
+    """Read over connections that break after some bytes, and compare with an undisturbed reader."""
     stream, reading = await lab.begin("slow")
     async with reading:
         await first_units(lab, reading, 1)

@@ -15,6 +15,7 @@ OURS: Final = {
     "ai-sdk": "headrace_conformance.profiles.ai_sdk:AiSdk",
     "headrace-ai-sdk": "headrace_conformance.profiles.ai_sdk:HeadraceAiSdk",
     "durable-streams": "headrace_conformance.profiles.durable_streams:DurableStreams",
+    "durable-streams-polls": "headrace_conformance.profiles.durable_streams_polls:DurableStreamsPolls",
 }
 
 

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from traceback import extract_tb
 
 import headrace_conformance.checks  # noqa: F401  (registers the checks)
 from headrace_conformance.check import CHECKS, Check, NotApplicable, Outcome, OutcomeName, Violation
@@ -29,28 +31,36 @@ async def run_checks(
 
 
 async def run_check(lab: Lab, check: Check) -> Outcome:
-    """Run one check. A silence or a refusal of the endpoint is a failure of the check."""
+    """Run one check. A silence or a refusal of the endpoint is a failure of the check, and so is any exception."""
     began = time.monotonic()
+    name, detail, evidence = await _result(lab, check)
+    return Outcome(check, name, detail, tuple(evidence), time.monotonic() - began)
 
-    def outcome(name: OutcomeName, detail: str, evidence: Iterable[str] = ()) -> Outcome:
-        return Outcome(check, name, detail, tuple(evidence), time.monotonic() - began)
 
-    missing = [
-        f"{feature}: {lab.profile.lacks[feature]}" for feature in sorted(check.needs & lab.profile.lacks.keys())
-    ]
+async def _result(lab: Lab, check: Check) -> tuple[OutcomeName, str, Sequence[str]]:
+    missing = [f"{name}: {lab.profile.lacks[name]}" for name in sorted(check.needs & lab.profile.lacks.keys())]
     if missing:
-        return outcome("not_applicable", "; ".join(missing))
+        return "not_applicable", "; ".join(missing), ()
     try:
         async with asyncio.timeout(lab.options.check_timeout_s):
-            return outcome("passed", await check.run(lab))
+            return "passed", await check.run(lab), ()
     except NotApplicable as reason:
-        return outcome("not_applicable", str(reason))
-    except Violation as violation:
-        return outcome("failed", str(violation), violation.evidence)
-    except (Stalled, Unreachable, Refused) as trouble:
-        return outcome("failed", f"{type(trouble).__name__.lower()}: {trouble}")
-    except TimeoutError:
-        return outcome("failed", f"not finished within {lab.options.check_timeout_s:g} s")
+        return "not_applicable", str(reason), ()
+    except Exception as error:  # noqa: BLE001  each is an outcome
+        return "failed", *_failure(error, lab.options.check_timeout_s)
+
+
+def _failure(error: Exception, timeout_s: float) -> tuple[str, Sequence[str]]:
+    """Return the detail and the evidence of a check that has failed. An exception that is not the kit's may be the
+    endpoint's fault too: a profile did not expect its events."""
+    if isinstance(error, Violation):
+        return str(error), error.evidence
+    if isinstance(error, Stalled | Unreachable | Refused):
+        return f"{type(error).__name__.lower()}: {error}", ()
+    if isinstance(error, TimeoutError):
+        return f"not finished within {timeout_s:g} s", ()
+    places = [f"{Path(place.filename).name}:{place.lineno}" for place in extract_tb(error.__traceback__)[-4:]]
+    return f"the profile or the kit raised {type(error).__name__}", places
 
 
 def in_order(checks: Iterable[Check]) -> list[Check]:

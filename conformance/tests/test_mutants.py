@@ -2,15 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final, get_args
 
 import pytest
 
+from headrace_conformance import Event, Unit
 from headrace_conformance.check import CHECKS, Outcome
 from headrace_conformance.client import Endpoint
 from headrace_conformance.lab import Lab, Options
-from headrace_conformance.runner import run_checks
+from headrace_conformance.runner import run_check, run_checks
 from plain_profile import Plain
 from plain_server import SCRIPTS, Fault, PlainServer
 
@@ -81,6 +82,18 @@ async def test_each_fault_is_found_by_its_check() -> None:
         return None if failed >= FOUND_BY[fault] else f"{fault}: only {sorted(failed)} failed"
 
     assert [found for found in await asyncio.gather(*map(missed, FOUND_BY)) if found] == []
+
+
+async def test_an_exception_of_a_profile_is_a_failure_with_its_place() -> None:
+    class Wrong(Plain):
+        def units(self, event: Event) -> Sequence[Unit]:
+            raise KeyError(event.data)
+
+    (check,) = (check for check in CHECKS if check.id == "late-join")
+    async with PlainServer() as server, Endpoint(server.url) as endpoint:
+        outcome = await run_check(Lab(endpoint, Wrong(), Options("short", "hi")), check)
+    assert (outcome.name, outcome.detail) == ("failed", "the profile or the kit raised KeyError")
+    assert outcome.evidence[-1].startswith("test_mutants.py:")
 
 
 def test_each_check_finds_a_fault() -> None:

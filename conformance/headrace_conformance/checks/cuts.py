@@ -6,6 +6,7 @@ from headrace_conformance.check import NotApplicable, Violation, check
 from headrace_conformance.client import Unreachable
 from headrace_conformance.concurrently import each
 from headrace_conformance.lab import Lab, Whole, first_units, need_live
+from headrace_conformance.profile import Stream
 from headrace_conformance.proxy import Fault, FaultProxy
 from headrace_conformance.sse import Event
 
@@ -42,14 +43,14 @@ async def cut_while_live(lab: Lab) -> str:
         await first_units(lab, reading, 1)
         need_live(lab, reading)
         async with FaultProxy(lab.elsewhere.url) as proxy:
-            had, connections = await _read_cut(lab, Whole(stream, [], {}, frozenset(), ""), proxy)
+            had, connections = await _read_cut(lab, stream, proxy)
         await reading.rest()
     whole = lab.whole_of(stream, reading)
     lab.compare(whole.units, lab.assemble(had), f"{connections} connections")
     return f"{connections} connections, {len(whole.units)} units"
 
 
-async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Event], int]:
+async def _read_cut(lab: Lab, stream: Stream, proxy: FaultProxy) -> tuple[list[Event], int]:
     """Read a live stream to its ending over connections that break. Each may have more bytes than the one before, so
     that one of them reaches the ending even if a client has to begin again."""
     had: list[Event] = []
@@ -59,7 +60,7 @@ async def _read_cut(lab: Lab, whole: Whole, proxy: FaultProxy) -> tuple[list[Eve
         proxy.fault = _fault(lab, chance.randrange(300, 1500), connections)
         cursor = lab.cursor(had)
         try:
-            reading = await lab.attach(whole.stream, cursor, through=proxy.url)
+            reading = await lab.attach(stream, cursor, through=proxy.url)
         except Unreachable:
             continue
         async with reading:

@@ -84,8 +84,7 @@ class ResponseEvents:
         new = self._filter.take(batch)
         if new is None:
             yield from self._fail(STREAM_RESET)
-            return
-        for stored in new:
+        for stored in new or ():
             if not self.is_over:
                 yield from self._event(events.decode(stored))
         if self.is_over:

@@ -218,6 +218,12 @@ def need_live(lab: Lab, reading: Reading) -> None:
         raise NotApplicable(NO_LONGER_LIVE)
 
 
+def need_in_time(lab: Lab, joined: Reading) -> None:
+    """Raise :class:`NotApplicable` if a reader joined after the end of an answer that is not replayed."""
+    if joined.status in lab.profile.nothing_left and "replay" in lab.profile.lacks:
+        raise NotApplicable(NO_LONGER_LIVE)
+
+
 async def first_units(lab: Lab, reading: Reading, count: int) -> None:
     """Read until a client has some units and a cursor, if the API has cursors."""
     async for _ in reading:

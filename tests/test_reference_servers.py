@@ -37,8 +37,8 @@ async def test_durable_streams_resumes_at_every_offset(reference: Reference, tmp
 
 async def test_resumable_stream_gives_every_live_reader_the_whole_answer(tmp_path: Path) -> None:
     found = await outcomes(RESUMABLE_STREAM, tmp_path)
-    # The package waits one second for an attach: on a busy machine, `slow-reader` may fail too. `half-open` and others
-    # do not apply there, if the answer ends before they attach.
+    # The package waits one second for an attach: on a busy machine, `slow-reader` may fail too. Others do not apply
+    # there, if the answer ends before they attach.
     assert found["failed"] - {"slow-reader"} == {"failure"}
     assert {"content-type", "double-attach", "one-ending", "cancel"} <= found["passed"]
     assert "cut-every-byte" in found["not_applicable"], "an answer that has ended cannot be read again"

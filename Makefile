@@ -6,7 +6,7 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help run test image-test compatibility real-clients generated-clients conformance-kit chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
+.PHONY: help run test image-test compatibility real-clients generated-clients conformance-kit conformance-references chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,15 @@ generated-clients: $(VENV)/installed-dev $(VENV)/generators/installed  ## Genera
 
 conformance-kit: $(VENV)/installed-dev  ## Build the conformance kit, install it elsewhere, and check Headrace with it (reports in dist/conformance)
 	@$(BIN)/python -m tests.conformance_kit dist/conformance
+
+REFERENCES := resumable_stream durable_streams
+
+conformance-references: $(VENV)/installed-dev $(REFERENCES:%=conformance/references/%/node_modules/.package-lock.json)  ## Check reference servers of other projects with the conformance kit (reports in dist/conformance)
+	@PYTHONPATH=conformance $(BIN)/python -m tests.reference_servers dist/conformance
+
+conformance/references/%/node_modules/.package-lock.json: conformance/references/%/package-lock.json | $(VENV)/installed-dev
+	$(BIN)/npm ci --prefix conformance/references/$* --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -19,7 +19,7 @@ from tests.ports import free_port
 from tests.system import REPOSITORY, System
 
 #: Profiles of the kit that are Headrace's own APIs.
-PROFILES: Final = ("native", "responses")
+PROFILES: Final = ("native", "responses", "ag-ui", "headrace-ai-sdk")
 #: Their provider is the kit's; a test starts it on this port.
 CONFIGURATION: Final = """
 [providers.kit]

@@ -16,7 +16,7 @@ from headrace_conformance import __version__, profiles
 from headrace_conformance.check import CHECKS, Check, Violation
 from headrace_conformance.client import Endpoint, Unreachable
 from headrace_conformance.lab import Lab, Options, Script
-from headrace_conformance.profile import Refused
+from headrace_conformance.profile import Profile, Refused
 from headrace_conformance.provider.recorded import recorded
 from headrace_conformance.provider.scripts import ANSWERS
 from headrace_conformance.provider.server import Provider
@@ -51,7 +51,7 @@ async def _run_checks(given: argparse.Namespace) -> int:
     profile, checks = profiles.load(given.profile), _chosen(given.check)
     began_at, began = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
     async with Endpoint(given.url, headers=dict(given.header), patience_s=given.patience) as endpoint:
-        lab = Lab(endpoint, profile, _options(given))
+        lab = Lab(endpoint, profile, _options(given, profile))
         await _expect_a_stream(lab)
         outcomes = await run_checks(lab, checks, report=lambda outcome: print(text.line(outcome), flush=True))
     print(text.summary(outcomes))
@@ -83,10 +83,11 @@ def _chosen(ids: Sequence[str]) -> list[Check]:
     return [check for check in in_order(CHECKS) if not ids or check.id in ids]
 
 
-def _options(given: argparse.Namespace) -> Options:
+def _options(given: argparse.Namespace, profile: Profile) -> Options:
     scripts: dict[Script, str] = {}
-    if given.scripts is not None:
-        scripts = {script: given.scripts + script for script in get_args(Script)}
+    prefix = given.scripts if given.scripts is not None or not profile.makes_answers else ""
+    if prefix is not None:
+        scripts = {script: prefix + script for script in get_args(Script)}
     return Options(
         given.model,
         given.prompt,

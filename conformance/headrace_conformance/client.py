@@ -81,6 +81,10 @@ class Reading:
     def is_error(self) -> bool:
         return self.status >= 400
 
+    def take(self, events: list[Event]) -> list[Event]:
+        """Return the events that count. Subclasses may join some of them to one."""
+        return events
+
     async def next(self) -> Event | None:
         """Return the next event, None at the end. Raises :class:`Stalled`."""
         try:
@@ -124,7 +128,7 @@ class Reading:
             self._finish("complete")
             return False
         self.raw += chunk
-        events = self.parser.feed(chunk)
+        events = self.take(self.parser.feed(chunk))
         self.events += events
         self.times += [time.monotonic()] * len(events)
         return True
@@ -135,6 +139,8 @@ class Reading:
 
 
 Observer = Callable[[Reading], None]
+#: Makes the reading of a response, with the patience in seconds.
+Reader = Callable[[httpx2.Response, float, Observer], Reading]
 
 
 class Endpoint:
@@ -169,14 +175,14 @@ class Endpoint:
         other.url = url.rstrip("/")
         return other
 
-    async def open(self, request: Request) -> Reading:
+    async def open(self, request: Request, reading: "Reader" = Reading) -> Reading:
         """Send a request and return its response, whose body is unread. Raises :class:`Unreachable`."""
         sent = self._build(replace(request, headers={"Accept": "text/event-stream", **request.headers}))
         try:
             response = await self._http.send(sent, stream=True)
         except httpx2.HTTPError as error:
             raise Unreachable(f"{request.method} {request.path}: {type(error).__name__}") from error
-        return Reading(response, self.patience_s, self.observe)
+        return reading(response, self.patience_s, self.observe)
 
     async def send(self, request: Request) -> Reply:
         """Send a request and read its whole response. Raises :class:`Unreachable`, :class:`Stalled`."""

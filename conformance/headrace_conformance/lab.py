@@ -99,7 +99,7 @@ class Lab:
     async def attach(self, stream: Stream, cursor: str | None, *, through: str | None = None) -> Reading:
         """Open a connection that reads a stream behind a cursor, maybe through a proxy."""
         endpoint = self.elsewhere if through is None else self.elsewhere.through(through)
-        return await endpoint.open(self.profile.attach(stream, cursor))
+        return await self.profile.open(endpoint, stream, cursor)
 
     async def whole(self, script: Script) -> Whole:
         """Return a stream that has ended, as it was read from its creation to its end."""
@@ -215,6 +215,12 @@ NO_LONGER_LIVE: Final = "the answer ended before the check could attach; use a s
 def need_live(lab: Lab, reading: Reading) -> None:
     """Raise :class:`NotApplicable` if a stream that should be running has ended."""
     if lab.has_ended(reading.events):
+        raise NotApplicable(NO_LONGER_LIVE)
+
+
+def need_in_time(lab: Lab, joined: Reading) -> None:
+    """Raise :class:`NotApplicable` if a reader joined after the end of an answer that is not replayed."""
+    if joined.status in lab.profile.nothing_left and "replay" in lab.profile.lacks:
         raise NotApplicable(NO_LONGER_LIVE)
 
 

@@ -10,7 +10,7 @@ from headrace_conformance.client import Endpoint, Reading, Request
 from headrace_conformance.sse import Event
 
 #: What an API may lack; a profile gives the reason, and checks that need it do not apply.
-Feature = Literal["cursor", "replay", "cancel", "idempotency", "reset", "foreign_cursor"]
+Feature = Literal["cursor", "replay", "cancel", "idempotency", "reset", "foreign_cursor", "failure"]
 
 FEATURES: Final[Mapping[Feature, str]] = {
     "cursor": "a reader can go on behind any event",
@@ -19,6 +19,7 @@ FEATURES: Final[Mapping[Feature, str]] = {
     "idempotency": "a repeated request attaches to the stream of the first one",
     "reset": "the server can tell a reader to discard what it has",
     "foreign_cursor": "a client can send a cursor that is not of the stream",
+    "failure": "readers are told that an answer failed",
 }
 
 
@@ -66,6 +67,8 @@ class Profile(ABC):
     #: Statuses of an attach that mean: the stream has ended, and the reader has everything.
     nothing_left: ClassVar[frozenset[int]] = frozenset({204})
 
+    #: Whether the profile writes the answers of the kit itself, instead of a provider behind the endpoint.
+    makes_answers: ClassVar[bool] = False
     #: Content type of streams.
     media_type: ClassVar[str] = "text/event-stream"
 
@@ -77,6 +80,10 @@ class Profile(ABC):
     @abstractmethod
     def attach(self, stream: Stream, cursor: str | None) -> Request:
         """Return the request that reads a stream behind a cursor; None: from the start."""
+
+    async def open(self, endpoint: Endpoint, stream: Stream, cursor: str | None) -> Reading:
+        """Open a connection that reads a stream behind a cursor; None: from the start."""
+        return await endpoint.open(self.attach(stream, cursor))
 
     @abstractmethod
     def is_ending(self, event: Event) -> bool:

@@ -46,7 +46,9 @@ async def cancel(lab: Lab) -> str:
     return f"{len(whole.units)} of {len(uncut.units)} units, the second cancel has status {again.status}"
 
 
-@check("failure", "A failed answer ends with an error that readers can tell from success", rule="C12")
+@check(
+    "failure", "A failed answer ends with an error that readers can tell from success", rule="C12", needs=["failure"]
+)
 async def fail(lab: Lab) -> str:
     scripts = lab.need_script("error", "cut")
     for script in scripts:

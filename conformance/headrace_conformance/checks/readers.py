@@ -4,7 +4,7 @@ import asyncio
 
 from headrace_conformance.check import check
 from headrace_conformance.client import Reading
-from headrace_conformance.lab import Lab, first_units, need_live
+from headrace_conformance.lab import Lab, first_units, need_in_time, need_live
 from headrace_conformance.profile import Stream
 from headrace_conformance.proxy import FaultProxy
 
@@ -24,6 +24,7 @@ async def join_late(lab: Lab) -> str:
         need_live(lab, reading)
         behind = len(lab.assemble(reading.events))
         async with await lab.attach(stream, None) as late:
+            need_in_time(lab, late)
             await asyncio.gather(reading.rest(), late.rest())
     _compare(lab, stream, reading, late, "the late reader")
     return f"joined after {behind} units"
@@ -70,6 +71,7 @@ async def leave_half_open(lab: Lab) -> str:
                 proxy.hang()
                 cursor = lab.cursor(stuck.events)
                 async with await lab.attach(stream, cursor) as again:
+                    need_in_time(lab, again)
                     await asyncio.gather(reading.rest(), again.rest())
     whole = lab.whole_of(stream, reading)
     before = [] if cursor is None else whole.units[: whole.cursors.get(cursor, 0)]

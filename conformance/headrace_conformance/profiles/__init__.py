@@ -11,6 +11,11 @@ from headrace_conformance.profile import Profile
 OURS: Final = {
     "native": "headrace_conformance.profiles.native:Native",
     "responses": "headrace_conformance.profiles.responses:Responses",
+    "ag-ui": "headrace_conformance.profiles.ag_ui:AgUi",
+    "ai-sdk": "headrace_conformance.profiles.ai_sdk:AiSdk",
+    "headrace-ai-sdk": "headrace_conformance.profiles.ai_sdk:HeadraceAiSdk",
+    "durable-streams": "headrace_conformance.profiles.durable_streams:DurableStreams",
+    "durable-streams-polls": "headrace_conformance.profiles.durable_streams_polls:DurableStreamsPolls",
 }
 
 

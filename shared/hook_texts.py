@@ -1,7 +1,7 @@
 """Texts in the parts of a request, for hooks (``shared/hooks.py``).
 
 Most members have a meaning of ours: some of them are names or encoded data, not words. Others have JSON of the
-client's own, such as a schema of a tool: there every text may be words for the model, whatever its member is called.
+client's own, such as a schema of a tool: there every text may be words for the model, under any name.
 """
 
 from collections.abc import Callable, Iterator

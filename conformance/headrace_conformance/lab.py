@@ -113,7 +113,7 @@ class Lab:
         return self._wholes[model]
 
     def whole_of(self, stream: Stream, reading: Reading) -> Whole:
-        """Return what a reader had that was not disturbed. Raises :class:`Violation` without an ending, or if two
+        """Return the events of an undisturbed reader. Raises :class:`Violation` without an ending, or if two
         events share a cursor."""
         self.expect_ending(reading, "a reader that was not disturbed")
         cursors: dict[str, int] = {}
@@ -135,7 +135,7 @@ class Lab:
         return Whole(stream, self.assemble(reading.events), cursors, frozenset(final), text)
 
     def assemble(self, events: Iterable[Event], before: Sequence[Unit] = ()) -> list[Unit]:
-        """Return what a client has that had ``before`` and dispatched these events."""
+        """Return the units of a client that had ``before`` and dispatched these events."""
         units = list(before)
         for event in events:
             if self.profile.is_reset(event):

@@ -145,7 +145,7 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 
 async def _reset(client: asyncio.StreamWriter) -> None:
-    """Close with RST, once the peer has what was written: an RST overtakes nothing that was read already."""
+    """Close with RST, once the peer has all that was written: an RST overtakes nothing that was read already."""
     await asyncio.sleep(0.01)
     sock: socket.socket = client.get_extra_info("socket")
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET)

@@ -222,7 +222,7 @@ class PlainServer:
         await writer.drain()
 
     async def _frames(self, log: Log, cursor: str | None, number: int) -> AsyncIterator[bytes]:
-        """Yield what a reader gets, for ever if the fault is that it gets no ending."""
+        """Yield the frames for a reader, for ever if the fault is that it gets no ending."""
         at, opening = self._place(log, cursor)
         for frame in opening:
             yield frame

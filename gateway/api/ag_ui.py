@@ -1,4 +1,4 @@
-"""Routes ``/ag-ui`` for clients of the AG-UI protocol, whose runs survive their connections."""
+"""Routes ``/ag-ui`` for clients of the AG-UI protocol: runs survive the connections of their clients."""
 
 from typing import Annotated, Any, Final
 
@@ -52,7 +52,7 @@ QueryFrame = Annotated[
     responses=native_answers("AgentCapabilities"),
 )
 async def capabilities(caller: Caller) -> dict[str, Any]:
-    """Return what the client's ``getCapabilities()`` should. ``custom.resume`` has the URLs of a run."""
+    """Return the result of the client's ``getCapabilities()``. ``custom.resume`` has the URLs of a run."""
     return CAPABILITIES
 
 

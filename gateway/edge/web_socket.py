@@ -78,7 +78,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
 
     async def wait_for_room(self) -> None:
-        """Wait until the peer has taken what was written. Its end is a room too: the next write then raises."""
+        """Wait until the peer has taken all that was written. Its end is a room too: the next write then raises."""
         await self.writable.wait()
 
     def abort(self) -> None:

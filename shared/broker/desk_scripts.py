@@ -58,9 +58,8 @@ class DeskScripts:
         self._retention_ms = round(settings.retention_s * 1000)
         self._tombstone_ms = round(settings.tombstone_s * 1000)
         self._usage_ms = settings.usage_days * 86_400_000
-        attempt_s = settings.total_deadline_s + settings.lease_s
-        #: After which an account forgets a stream.
-        self.longest_life_ms = round((settings.queue_timeout_s + settings.max_attempts * attempt_s) * 1000)
+        longest_s = settings.queue_timeout_s + settings.max_attempts * (settings.total_deadline_s + settings.lease_s)
+        self.longest_life_ms = round(longest_s * 1000)  # an account then forgets the stream
 
     def admit(
         self, place: Place, *, final: Collection[str] = MAKES_ROOM, is_queue_slow: bool = False

@@ -1,5 +1,5 @@
-"""OpenAI's SDK for Python over a WebSocket. Its connection sends what it is given: its user writes the messages that
-are Headrace's own, the reconnect, and the parsing of structured output."""
+"""OpenAI's SDK for Python over a WebSocket. Its connection sends messages as they are: its user writes the messages
+that are Headrace's own, the reconnect, and the parsing of structured output."""
 
 import json
 from typing import Any

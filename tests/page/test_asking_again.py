@@ -1,4 +1,4 @@
-"""An answer is regenerated, a question is edited: the model gets what was before, and a reload shows the same."""
+"""An answer is regenerated, a question is edited: the model gets the turns before, and a reload shows the same."""
 
 import asyncio
 from typing import Any

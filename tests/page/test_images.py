@@ -1,4 +1,4 @@
-"""Images of a question: chosen, pasted and dropped; large ones are made smaller, and what cannot be sent is named."""
+"""Images of a question: chosen, pasted and dropped; large ones are made smaller, and refused ones are named."""
 
 import asyncio
 import base64

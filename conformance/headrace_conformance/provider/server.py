@@ -21,7 +21,7 @@ _LINGER_RESET: Final = struct.pack("ii", 1, 0)
 class Provider:
     """``with Provider(port=9100) as provider:`` serves ``provider.url`` from threads of its own.
 
-    ``GET /v1/models`` has the models, and ``GET /calls/TEXT`` the number of calls whose body had that text.
+    ``GET /v1/models`` has the models, and ``GET /calls/TEXT`` the number of calls with that text in the body.
     """
 
     def __init__(self, *, host: str = "127.0.0.1", port: int = 0) -> None:

@@ -112,7 +112,7 @@ class ResponseSocket:
                 await self._refuse(bad.error, bad.track)
 
     async def _take(self, text: bytes | None, share: BodyShare | None) -> None:
-        """Begin what a frame asks for. Raises :class:`BadFrame`."""
+        """Obey a frame. Raises :class:`BadFrame`."""
         if text is None:
             raise BadFrame(InvalidRequest("message: binary; send JSON as a text message"), None)
         match frame := parse_frame(text):

@@ -136,7 +136,7 @@ class Exchange:
         await self._outgoing.send(messages_of(frames, frame.track))
 
     async def _composed(self, frame: Create) -> tuple[bytes, KeptInput | None]:
-        """Return the body with what this connection has kept of the conversation before, and what to keep of it."""
+        """Return the body with the part of the conversation that this connection has kept, and the part to keep."""
         await self._take_memory(len(frame.body))
         before = self._inputs.find(frame.previous)
         if before is None and frame.stores and frame.generates:

@@ -94,7 +94,7 @@ class ConnectionInputs:
 
 
 def continued(body: bytes, before: KeptInput | None, output: list[dict[str, Any]]) -> tuple[bytes, KeptInput]:
-    """Return the body with the whole conversation as its input, and what to keep of it. ``output``: the items of the
+    """Return the body with the whole conversation as its input, and the part to keep. ``output``: the items of the
     response that it continues. Raises like :func:`parse_json_object`."""
     parse_json_object(body)
     members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])

@@ -1,7 +1,7 @@
 """Cursors of AG-UI streams: the ``id:`` of every frame, and ``Last-Event-ID``.
 
 ``5-17.2`` is the second frame of the event ``5-17``, and ``5-18.end`` the ending of the run. A run may be restarted,
-and a client whose cursor is of the old answer has to take back what it shows. No log has that any more, so the cursor
+and a client with a cursor of the old answer has to take its text back. No log has that any more, so the cursor
 says it: in ``5-17.2~5t``, the client shows a part of the answer that began in epoch 5, and its text is open.
 """
 

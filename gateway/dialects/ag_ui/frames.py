@@ -64,7 +64,7 @@ def closing(run: Run, had: Cursor) -> Iterator[bytes]:
 
 
 def _closed(run: Run, shown: Shown) -> Iterator[tuple[str, Body, Shown]]:
-    """Yield each closing event, and what is open after it."""
+    """Yield each closing event, and the parts that are open after it."""
     message_id, number = run.message_id(shown.base), shown.part[1:]
     of_reasoning = {"messageId": f"{message_id}/r{number}"}
     if shown.part == "t":

@@ -150,4 +150,5 @@ def _text_of(error: HeadraceError, url: str) -> str:
         return one_line(f"{url}: {given_up}{reason_of(error.__context__ or error)}")
     if error.code.startswith("http_"):
         return one_line(f"{url}: {error.message}")
-    return one_line(f"{error.code}: {error.message}")
+    remedy = "; check HEADRACE_API_KEY or --key" if error.code == "unauthenticated" else ""
+    return one_line(f"{error.code}: {error.message}{remedy}")

@@ -85,6 +85,8 @@ async def _fetch(client: httpx2.AsyncClient, url: str) -> Overview:
             return seen
         case {"error": {"code": str(code), "message": str(message)}} if code.startswith("broker_"):
             raise OverviewUnavailable(f"{message} ({code}); the gateway's log and {url}/readyz have the reason")
+        case {"error": {"code": "unauthenticated", "message": str(message)}}:
+            raise OverviewUnavailable(one_line(f"{message}; check HEADRACE_API_KEY or --key"))
         case {"error": {"message": str(message)}}:
             raise OverviewUnavailable(one_line(message))
         case _:

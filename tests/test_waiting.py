@@ -99,6 +99,21 @@ async def test_a_reader_learns_what_a_silent_stream_waits_for(slow_system: Syste
     assert history.count(":called:openai") == 2
 
 
+async def test_a_stream_that_a_frozen_worker_took_is_still_queued(slow_system: System) -> None:
+    """Redis has given the job to a process that cannot claim it. Readers are told so, with each heartbeat."""
+    (worker,) = slow_system.workers
+    worker.signal(signal.SIGSTOP)
+    try:
+        async with await slow_system.stream("thawed", on_disconnect="continue") as connection:
+            frames = connection.frames()
+            await until(frames, "queued", position=None)
+            await until(frames, "queued", position=None)
+            worker.signal(signal.SIGCONT)
+            assert (await rest_of(frames))[-1].event == "done"
+    finally:
+        worker.signal(signal.SIGCONT)
+
+
 async def test_no_reason_follows_output(slow_system: System) -> None:
     """The answer stops in its middle, for longer than Redis takes to report a state twice."""
     gate = asyncio.Event()

@@ -107,6 +107,8 @@ def budget_refusal(demand: Demand, over: OverBudget) -> BudgetReached:
     is_short = over.spent + more <= limit
     again = f"{resets_at(name.period):%Y-%m-%dT%H:%M:%SZ}"
     remedy = "try again when one has ended" if is_short else f"available again from {again}"
+    if not is_short and over.spent < limit:
+        remedy += "; until then a request with a lower max_tokens may fit"
     when = _PERIOD_WORDS[period]
     if name.account == SERVER:
         problem = "reserved by requests in progress" if is_short else "used up"

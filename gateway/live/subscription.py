@@ -169,10 +169,17 @@ class Subscription:
 
     def heartbeat(self) -> bytes:
         """Return whole frames or a comment: a sign of life for a silent connection."""
-        if not self._waits_in_queue:
+        if not self._waits_in_queue and not self._waits_for_claim:
             return (self._awaited(self._feed) if self._feed is not None else b"") or HEARTBEAT
-        waiting = Waiting(Awaited.QUEUED, self._queue_position or None, self._source.workers)
+        position = self._queue_position if self._waits_in_queue else None
+        waiting = Waiting(Awaited.QUEUED, position or None, self._source.workers)
         return self._renderer.waiting(waiting) or HEARTBEAT
+
+    @property
+    def _waits_for_claim(self) -> bool:
+        """True if the stream has left the queue, and no worker has claimed it: the one that took it may be frozen."""
+        is_taken = self._queue_position is not None and self._outage_since is None
+        return is_taken and self._feed is not None and self._feed.awaited == Awaited.QUEUED
 
     def _advance(self, feed: Feed, batch: Batch) -> None:
         self.cursor = batch.last

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from headrace.archive_check import check_archive
 from headrace.check_rows import WRONG
 from headrace.doctor.findings import Finding, as_json, lines_of
 from headrace.doctor.gateway_calls import GatewayCalls, shown
@@ -56,7 +57,9 @@ async def _examine(options: Options, progress: Callable[[str], None]) -> Sequenc
         gateway, redirected = await follow_redirect(given)
         async with gateway:
             seen = await examine_gateway(gateway, asks_for_overview=not system.was_reached)
-            findings = [*system.findings, *redirected, *seen.findings]
+            archive = await check_archive(options.configuration.settings)
+            about_archive = [Finding(row.state, "archive", row.name, row.detail) for row in archive]
+            findings = [*system.findings, *about_archive, *redirected, *seen.findings]
             if not seen.is_usable:
                 return findings
             addresses = [options.direct] if options.direct else system.gateway_urls

@@ -236,7 +236,7 @@ async def test_a_file_that_cannot_be_written_stops_the_start(tmp_path: Path) -> 
 
 def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)  # as where headrace[postgres] is not installed
-    with pytest.raises(SettingsError, match=r"pip install headrace\[postgres\]"):
+    with pytest.raises(SettingsError, match=r"pip install 'headrace\[postgres\]'"):
         make_engine("postgresql://headrace:a-password@127.0.0.1/archive")
 
 

@@ -113,19 +113,6 @@ async def test_head_of_a_stream_ends_at_once(system: System) -> None:
     assert (await system.http.head(f"{system.url}/v1/messages")).status_code == 405
 
 
-async def test_a_websocket_is_refused_at_once(system: System) -> None:
-    """Codex tries one first, and goes on with plain requests after 426."""
-    fields = "Host: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13"
-    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
-    async with connected(system.gateways[0].port) as connection:
-        await connection.send(f"GET /v1/responses HTTP/1.1\r\n{fields}\r\n{key}\r\n\r\n".encode())
-        status, headers = await connection.head()
-        assert status == 426
-        assert (headers["upgrade"], headers["connection"].lower()) == ("HTTP/1.1", "upgrade, close")
-        assert headers["x-should-retry"] == "false"
-        assert b'"code":"upgrade_required"' in await connection.rest()
-
-
 async def test_the_input_items_of_a_response_are_listed(system: System, client: AsyncOpenAI) -> None:
     system.fake.play("items", Answer(deltas=["one"]), Answer(tools=[ToolCall("c", "look", ("{}",))]))
     text = [{"role": "user", "content": [{"type": "input_text", "text": "a"}]}]

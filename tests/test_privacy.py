@@ -137,9 +137,15 @@ async def test_content_keys_are_added_rotated_and_removed_without_losing_an_answ
     await restart(system, content_keys=SECOND)
     for stream_id in (plain, second):
         assert (await system.status(stream_id))["text"] == ANSWER
-    for path in (f"/chat/{first}", f"/chat/stream/{first}", "/chat"):
+    for path in (f"/chat/{first}", f"/chat/stream/{first}"):
         answer = await system.http.get(system.url + path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "content_unreadable")
+    listed = (await system.http.get(f"{system.url}/chat")).json()["streams"]
+    assert {each["stream_id"]: each["metadata"] for each in listed} == {
+        plain: {"m": "canary-metadata"},
+        second: {"m": "canary-metadata"},
+        first: {},
+    }
     assert (await system.http.get(f"{system.url}/readyz")).status_code == 200
     await restart(system, content_keys=f"{SECOND},{FIRST}")
     assert (await system.status(first))["text"] == ANSWER

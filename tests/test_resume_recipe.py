@@ -83,7 +83,8 @@ async def test_a_resume_waits_for_a_server_that_restarts(system: System, node: N
 
 
 def test_the_document_quotes_the_recipe_of_the_example() -> None:
-    recipe, page = re.findall(r"```jsx?\n(.*?)```", DOCUMENT.split("## `useChat`")[1], re.DOTALL)
+    section = DOCUMENT.split("## `useChat`")[1].split("\n## ")[0]
+    recipe, page = re.findall(r"```jsx?\n(.*?)```", section, re.DOTALL)
     assert recipe == (FOLDER / "resume.js").read_text()
     chat = [line.strip() for line in (FOLDER / "Chat.jsx").read_text().splitlines()]
     quoted = [line.strip() for line in page.splitlines() if "resuming" in line or "resumption" in line]

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 _DETAIL_INTERVAL_S = 60.0
 _next_detail_at: dict[tuple[str, str], float] = {}
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 426: "upgrade_required"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout"}
 
 
 def install(app: FastAPI) -> None:

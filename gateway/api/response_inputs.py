@@ -1,8 +1,8 @@
 """Routes ``/v1/responses`` about a request instead of its answer: its items, its tokens, and refused upgrades."""
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from gateway.api import examples
@@ -29,16 +29,6 @@ from shared.scopes import Scope
 router = APIRouter(prefix="/v1/responses", tags=[OPENAI])
 
 StreamId = Annotated[str, Depends(stream_id_of)]
-_UPGRADE_REQUIRED: Final = 426
-
-
-@router.get("", include_in_schema=False)
-async def refuse_upgrade(request: Request) -> Response:
-    """Refuse a WebSocket at once, so that its client goes on with plain requests."""
-    if "websocket" not in request.headers.get("upgrade", "").lower():
-        raise HTTPException(405, headers={"Allow": "POST"})
-    message = "upgrade: WebSocket is not supported; send POST, with stream: true for events"
-    raise HTTPException(_UPGRADE_REQUIRED, message, {"Upgrade": "HTTP/1.1", "Connection": "Upgrade, close"})
 
 
 @router.post(

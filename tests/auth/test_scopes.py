@@ -39,7 +39,6 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "POST /v1/messages": CHAT,
     "POST /v1/messages/count_tokens": CHAT,
     "POST /v1/responses": CHAT,
-    "GET /v1/responses": PUBLIC,  # 405, or 426 for a WebSocket
     "POST /v1/responses/input_tokens": CHAT,
     "GET /v1/responses/{response_id}/input_items": READ,
     "GET /v1/responses/{response_id}": READ,

@@ -70,7 +70,7 @@ class Cell:
             outcome.error = {
                 "name": type(error).__name__,
                 "status": getattr(error, "status_code", None),
-                "code": getattr(error, "code", None),
+                "code": vars(error).get("code"),  # a deprecated property of others
                 "message": str(error),
             }
         return outcome

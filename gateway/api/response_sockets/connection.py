@@ -101,29 +101,39 @@ class ResponseSocket:
     # --- frames
 
     async def _read(self, receive: Receive) -> None:
-        """Read frames until the client leaves."""
+        """Read frames until the client leaves. A large frame counts as a body as long as anything refers to it."""
         while (received := await receive())["type"] != "websocket.disconnect":
             share: BodyShare | None = received.get(BODY_SHARE)
+            received.pop("bytes", None)
             try:
-                # Nothing here refers to the text any longer: it may be large, and the next frame may come late.
-                await self._take(received.pop("text", None), share)
+                # Nothing here refers to the message any longer: it may be large, and the next one may come late.
+                if await self._take(received.pop("text", None), share):
+                    share = None  # the response gives it back
             except BadFrame as bad:
-                _release(share)
                 await self._refuse(bad.error, bad.track)
+            finally:
+                if share is not None:
+                    share.release()
+            await asyncio.sleep(0)  # one read may bring thousands of frames: other clients get their turn
 
-    async def _take(self, text: bytes | None, share: BodyShare | None) -> None:
-        """Obey a frame. Raises :class:`BadFrame`."""
+    async def _take(self, text: bytes | None, share: BodyShare | None) -> bool:
+        """Obey a frame. Return True if its response keeps ``share``. Raises :class:`BadFrame`."""
         if text is None:
             raise BadFrame(InvalidRequest("message: binary; send JSON as a text message"), None)
         match frame := parse_frame(text):
             case Cancel():
-                _release(share)
                 await self._cancel(frame)
             case Steer():
-                _release(share)
                 await self._send([_not_steered(frame)])
-            case Create() | Resume():
-                self._enqueue(Exchange(self._gateway, self._caller, self._outgoing, self._inputs, frame, share))
+            case Create():
+                self._enqueue(self._exchange(frame, share))
+                return True
+            case Resume():
+                self._enqueue(self._exchange(frame, None))
+        return False
+
+    def _exchange(self, frame: Create | Resume, share: BodyShare | None) -> Exchange:
+        return Exchange(self._gateway, self._caller, self._outgoing, self._inputs, frame, share)
 
     def _enqueue(self, exchange: Exchange) -> None:
         """Begin a response, or let it wait for the end of its track's. Raises :class:`BadFrame`."""
@@ -227,11 +237,6 @@ class ResponseSocket:
                     await send({"type": "websocket.close", "code": code, "reason": reason})
         except TimeoutError:
             self._web_socket.abort()
-
-
-def _release(share: BodyShare | None) -> None:
-    if share is not None:
-        share.release()
 
 
 def _not_steered(frame: Steer) -> bytes:

@@ -84,6 +84,7 @@ class ResponseSocket:
             if ended.done():
                 error = Unauthenticated("the credentials have expired or were revoked meanwhile")
                 self._leaving = error, _POLICY, "credentials ended"
+                await self._leave_tracks()  # at once: the client may be slow to take the error
                 await self._refuse(error, None)
             elif reading.done() and reading.exception() is not None:
                 self._leaving = HeadraceError(), _BUG, "internal error"
@@ -160,17 +161,21 @@ class ResponseSocket:
 
     async def _run_track(self, track: _Track) -> None:
         name = track.current.frame.track
-        with suppress(ClientDisconnected):  # the reading task notices it too
-            while True:
-                await track.current.run(self._scope, self._tracing)
-                if not track.waiting:
-                    break
-                track.current = track.waiting.popleft()
-        del self._tracks[name]
-        self._finish_if_idle()
+        try:
+            with suppress(ClientDisconnected):  # the reading task notices it too
+                while True:
+                    await track.current.run(self._scope, self._tracing)
+                    if not track.waiting:
+                        break
+                    track.current = track.waiting.popleft()
+        finally:
+            del self._tracks[name]
+            self._finish_if_idle()
 
     async def _cancel(self, frame: Cancel) -> None:
         """Cancel a response of the caller, whichever connection reads it."""
+        if self._leaving is not None and self._leaving[1] == _POLICY:
+            raise BadFrame(self._leaving[0], frame.track)
         try:
             self._caller.need(Right.CANCEL)
             stream_id = stream_id_of(frame.response_id)

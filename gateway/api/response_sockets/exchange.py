@@ -5,7 +5,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from fastapi import Request
 from starlette.types import Scope
 from uvicorn.protocols.utils import ClientDisconnected
@@ -122,7 +121,7 @@ class Exchange:
         about = created.about
         if not frame.stores and kept is not None:
             if created.earlier:
-                kept = replace(kept, before=KeptInput(None, msgspec.json.encode(created.earlier)[1:-1]))
+                kept = kept.after(created.earlier)
             self._inputs.keep(f"{PREFIX}{about.stream_id}", kept)
         return FoundResponse(about, created.submission.log_page, gateway.hub)
 

@@ -41,8 +41,10 @@ ROUTE: Final = Route(PATH)
 _RESUME_ROUTE: Final = Route(f"{PATH}/{{response_id}}")
 #: Endings of responses that another one may continue.
 _CONTINUABLE: Final = frozenset({"completed", "incomplete"})
-#: Fields of the handshake that are of no single frame.
-_OF_HANDSHAKE: Final = frozenset({b"idempotency-key", b"content-length", b"upgrade", b"connection"})
+#: Fields of the handshake that are of no single frame. A client that retried the handshake retries none of them.
+_OF_HANDSHAKE: Final = frozenset(
+    {b"idempotency-key", b"x-stainless-retry-count", b"content-length", b"upgrade", b"connection"}
+)
 
 
 class Exchange:

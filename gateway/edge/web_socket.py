@@ -166,7 +166,10 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
             self._late_pong = pongs[-1]
 
     def handle_parser_exception(self) -> None:
-        """Close with the reason, and leave the peer time to read it: unread bytes would reset the connection."""
+        """Close with the reason, and leave the peer time to read it: unread bytes would reset the connection. Called
+        again for all that the peer still sends."""
+        if self.close_timer is not None:
+            return
         closing = self.conn.close_sent
         code, reason = (1006, "") if closing is None else (closing.code, closing.reason)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})

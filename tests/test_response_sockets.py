@@ -295,3 +295,11 @@ async def test_a_long_message_counts_as_a_body_only_until_its_response_begins(sy
             {name: value for name, value in event.items() if name != "stream_id"}
             for event in again + await socket.rest("again")
         ]
+
+
+async def test_a_retried_handshake_makes_no_frame_a_retry(system: System) -> None:
+    system.fake.play("socket-retried", Answer(deltas=("one",)), Answer(deltas=("two",)))
+    async with open_socket(system, headers={"X-Stainless-Retry-Count": "1"}) as socket:
+        for text in ("one", "two"):
+            await socket.create("openai/socket-retried")
+            assert text_of(await socket.rest()) == text

@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 from tests.browser import browser, need_browser
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace, token
 from tests.fakes.answer import Answer, Turnstile
-from tests.raw_client import connected
+from tests.raw_client import RawConnection, connected
 from tests.response_socket import ResponseSocket, open_socket, response_id, text_of
 from tests.system import System
 
@@ -272,13 +272,18 @@ async def test_large_messages_that_are_refused_are_not_kept(edge: Edge) -> None:
 
 async def test_an_upgrade_waits_until_the_earlier_response_was_taken(edge: Edge) -> None:
     """Else the new protocol would not know that the client takes nothing, and write without limit."""
-    async with connected(edge.gateways[0].port) as connection:
-        await connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert (await connection.head())[0] == 200
-        await connection.send(HANDSHAKE.encode())
-        received = await connection.rest()
-    assert len(received) > 400_000  # more than all buffers between
-    assert b"HTTP/1.1 101 " not in received
+    small = sockets.socket()
+    small.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    small.connect(("127.0.0.1", edge.gateways[0].port))
+    reader, writer = await asyncio.open_connection(sock=small, limit=4096)
+    connection = RawConnection(reader, writer)
+    await connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await connection.head())[0] == 200
+    await connection.send(HANDSHAKE.encode())
+    received = await connection.rest()
+    writer.transport.abort()
+    assert len(received) > 160 * 1024  # more than all buffers between
+    assert b"an earlier request of this connection has not been answered" in received
 
 
 UNENDING = {

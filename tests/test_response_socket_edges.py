@@ -5,7 +5,7 @@ import json
 import signal
 import socket as sockets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,7 +17,7 @@ from websockets.typing import Subprotocol
 from tests.browser import browser, need_browser
 from tests.credentials import JWT_SETTINGS, bearer, boot_credentials, make_key, run_headrace, token
 from tests.fakes.answer import Answer, Turnstile
-from tests.raw_client import connected
+from tests.raw_client import RawConnection, connected
 from tests.response_socket import ResponseSocket, open_socket, response_id, text_of
 from tests.system import System
 
@@ -256,6 +256,36 @@ def frame(opcode: Opcode, data: bytes, *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin=fin).serialize(mask=True)
 
 
+async def test_large_messages_that_are_refused_are_not_kept(edge: Edge) -> None:
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(open_socket(edge, headers=ALICE)) for _ in range(8)]
+        before = edge.gateways[0].rss_bytes
+        for socket in clients:
+            await socket.connection.send(b"x" * (16 * MEGABYTE))
+            assert "binary" in (await socket.next())["error"]["message"]
+
+        async def is_free() -> bool:
+            return edge.gateways[0].rss_bytes - before < 64 * MEGABYTE
+
+        await edge.eventually(is_free)
+
+
+async def test_an_upgrade_waits_until_the_earlier_response_was_taken(edge: Edge) -> None:
+    """Else the new protocol would not know that the client takes nothing, and write without limit."""
+    small = sockets.socket()
+    small.setsockopt(sockets.SOL_SOCKET, sockets.SO_RCVBUF, 4096)
+    small.connect(("127.0.0.1", edge.gateways[0].port))
+    reader, writer = await asyncio.open_connection(sock=small, limit=4096)
+    connection = RawConnection(reader, writer)
+    await connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await connection.head())[0] == 200
+    await connection.send(HANDSHAKE.encode())
+    received = await connection.rest()
+    writer.transport.abort()
+    assert len(received) > 160 * 1024  # more than all buffers between
+    assert b"an earlier request of this connection has not been answered" in received
+
+
 UNENDING = {
     "a part of a message": [frame(Opcode.TEXT, b"x" * 200_000)[:100_000]],
     "a small part": [frame(Opcode.TEXT, b"x" * 200)[:100]],
@@ -291,6 +321,7 @@ async def test_pings_of_a_client_that_reads_nothing_take_no_memory(edge: Edge) -
         (("GET /v1/responses", "POST /v1/responses"), 400),
         (("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 12"), 400),
         (("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "X: y"), 400),
+        (("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Key: \u00e9"), 400),
         (("Sec-WebSocket-Version: 13", f"Sec-WebSocket-Version: 13\r\nX-Long: {'x' * 9000}"), 431),
         (("Upgrade: websocket", "Upgrade: h2c"), 405),
     ],

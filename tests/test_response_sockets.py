@@ -273,3 +273,33 @@ async def test_a_large_message_within_the_limit_is_answered(system: System) -> N
     async with open_socket(system) as socket:
         await socket.create("openai/socket-large", "x" * 900_000)
         assert text_of(await socket.rest()) == "read"
+
+
+async def test_a_long_message_counts_as_a_body_only_until_its_response_begins(system: System) -> None:
+    held = Turnstile()
+    system.fake.play("socket-padded", Answer(deltas=WORDS, turnstile=held))
+
+    async def nothing_taken() -> bool:
+        metrics = (await system.http.get(f"{system.url}/metrics")).text
+        return "headrace_body_memory_bytes 0.0" in metrics.splitlines()
+
+    async with open_socket(system) as socket:
+        await socket.create("openai/socket-padded")
+        begun = await socket.until("response.in_progress")
+        resume = json.dumps({"type": "response.resume", "response_id": response_id(begun), "stream_id": "again"})
+        await socket.connection.send(" " * 900_000 + resume)
+        again = await socket.until("response.in_progress", "again")
+        await system.eventually(nothing_taken)
+        await held.allow(len(WORDS))
+        assert begun + await socket.rest() == [
+            {name: value for name, value in event.items() if name != "stream_id"}
+            for event in again + await socket.rest("again")
+        ]
+
+
+async def test_a_retried_handshake_makes_no_frame_a_retry(system: System) -> None:
+    system.fake.play("socket-retried", Answer(deltas=("one",)), Answer(deltas=("two",)))
+    async with open_socket(system, headers={"X-Stainless-Retry-Count": "1"}) as socket:
+        for text in ("one", "two"):
+            await socket.create("openai/socket-retried")
+            assert text_of(await socket.rest()) == text

@@ -34,6 +34,7 @@ PREFIX: Final = "resp_"
 _MOST_REFERENCES: Final = 128
 _NOT_HERE: Final = f"previous_response_id: {NO_RESPONSE}"
 _STILL_RUNNING: Final = "previous_response_id: that response is still in progress; wait for its end"
+_TOO_LARGE: Final = "previous_response_id: that response is too large to continue; begin a new conversation"
 _OF_A_CONVERSATION: Final = (
     "previous_response_id: that response belongs to a conversation of its provider; set conversation instead"
 )
@@ -118,7 +119,10 @@ async def read_earlier(gateway: GatewayState, grant: Grant, previous: str | None
 async def read_output(gateway: GatewayState, grant: Grant, stream_id: str) -> list[dict[str, Any]]:
     """Return the items of the answer of a response that has ended. Raises :class:`InvalidRequest`, such as
     :class:`PreviousResponseNotFound`."""
-    found = await read_own_logs(gateway, grant, (stream_id,), most_bytes=MOST_LOG_BYTES)
+    try:
+        found = await read_own_logs(gateway, grant, (stream_id,), most_bytes=MOST_LOG_BYTES)
+    except LogsTooLarge:
+        raise InvalidRequest(_TOO_LARGE) from None
     if (log := found.get(stream_id)) is None:
         raise PreviousResponseNotFound(_NOT_HERE)
     if not log.events or not is_done(log.events[-1]):

@@ -75,7 +75,7 @@ class EdgeProtocol(HttpToolsProtocol):
     deadline_s: ClassVar[float] = 30
     write_deadline_s: ClassVar[float] = 30
     crowd: ClassVar[Crowd]
-    unsent_total: ClassVar[UnsentTotal] = UnsentTotal()
+    unsent_total: ClassVar[UnsentTotal] = EdgeWebSocket.unsent_total  # one limit for all connections
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -222,14 +222,14 @@ class EdgeProtocol(HttpToolsProtocol):
         if encodings and (version == "1.0" or encodings != [b"chunked"]):
             # Proxies interpret these differently.
             raise _bad("Transfer-Encoding: only chunked is supported, with HTTP/1.1")
-        if self.parser.should_upgrade() and self._should_upgrade() and self._is_responding:
+        if self.parser.should_upgrade() and self._should_upgrade() and (self._responds or self.flow.write_paused):
             raise _bad("Upgrade: an earlier request of this connection has not been answered; use another connection")
         if self.parser.should_upgrade() and (encodings or self._length() > 0):
             # The parser would drop the body, and the application would see an empty request.
             raise _bad("Upgrade: not supported; leave it out")
 
     @property
-    def _is_responding(self) -> bool:
+    def _responds(self) -> bool:
         return bool(self.pipeline) or (self.cycle is not None and not self.cycle.response_complete)
 
     def _length(self) -> int:

@@ -31,6 +31,8 @@ BODY_SHARE: Final = "headrace.body_share"
 #: Bytes of an incomplete message that every connection may have without a part of the memory for bodies.
 _FREE_BYTES: Final = 64 * 1024
 _MOST_FRAGMENTS: Final = 16_384
+#: Counted for each fragment besides its content, which may be empty.
+_FRAGMENT_BYTES: Final = 64
 #: The server's own lines have the query of a URL, and one line a connection: ``request_log.py`` has ours.
 _quiet: Final = logging.getLogger(f"{__name__}.server")
 _quiet.setLevel(logging.WARNING)
@@ -88,6 +90,8 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         self._hold("handshake")
+        if not "".join(event.headers.get_all("Sec-WebSocket-Key")).isascii():
+            del event.headers["Sec-WebSocket-Key"]  # refused as missing; the library would take it for a bug
         super().handle_connect(event)
         if self.response.status_code == 101:
             self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]  # beyond ASGI
@@ -95,7 +99,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        incomplete = len(self.conn.reader.buffer) + sum(map(len, self.frames))
+        incomplete = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + len(self.frames) * _FRAGMENT_BYTES
         if not incomplete or self.transport.is_closing():
             self._stop_message_timer()
             return
@@ -133,6 +137,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
 
     def send_receive_event_to_app(self) -> None:
         pieces, self.frames = self.frames, []
+        self._stop_message_timer()  # the next message has its own time
         if self.close_sent:
             return
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -154,14 +159,17 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         """Answer only the last ping of a peer that takes nothing: the others would pile up."""
-        pong = b"".join(self.conn.data_to_send())
+        pongs = self.conn.data_to_send()  # of all pings that came together, with the first of them
         if self.writable.is_set():
-            self.transport.write(pong)
-        else:
-            self._late_pong = pong
+            self.transport.write(b"".join(pongs))
+        elif pongs:
+            self._late_pong = pongs[-1]
 
     def handle_parser_exception(self) -> None:
-        """Close with the reason, and leave the peer time to read it: unread bytes would reset the connection."""
+        """Close with the reason, and leave the peer time to read it: unread bytes would reset the connection. Called
+        again for all that the peer still sends."""
+        if self.close_timer is not None:
+            return
         closing = self.conn.close_sent
         code, reason = (1006, "") if closing is None else (closing.code, closing.reason)
         self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})

@@ -84,6 +84,7 @@ class ResponseSocket:
             if ended.done():
                 error = Unauthenticated("the credentials have expired or were revoked meanwhile")
                 self._leaving = error, _POLICY, "credentials ended"
+                await self._leave_tracks()  # at once: the client may be slow to take the error
                 await self._refuse(error, None)
             elif reading.done() and reading.exception() is not None:
                 self._leaving = HeadraceError(), _BUG, "internal error"
@@ -101,29 +102,39 @@ class ResponseSocket:
     # --- frames
 
     async def _read(self, receive: Receive) -> None:
-        """Read frames until the client leaves."""
+        """Read frames until the client leaves. A large frame counts as a body as long as anything refers to it."""
         while (received := await receive())["type"] != "websocket.disconnect":
             share: BodyShare | None = received.get(BODY_SHARE)
+            received.pop("bytes", None)
             try:
-                # Nothing here refers to the text any longer: it may be large, and the next frame may come late.
-                await self._take(received.pop("text", None), share)
+                # Nothing here refers to the message any longer: it may be large, and the next one may come late.
+                if await self._take(received.pop("text", None), share):
+                    share = None  # the response gives it back
             except BadFrame as bad:
-                _release(share)
                 await self._refuse(bad.error, bad.track)
+            finally:
+                if share is not None:
+                    share.release()
+            await asyncio.sleep(0)  # one read may bring thousands of frames: other clients get their turn
 
-    async def _take(self, text: bytes | None, share: BodyShare | None) -> None:
-        """Obey a frame. Raises :class:`BadFrame`."""
+    async def _take(self, text: bytes | None, share: BodyShare | None) -> bool:
+        """Obey a frame. Return True if its response keeps ``share``. Raises :class:`BadFrame`."""
         if text is None:
             raise BadFrame(InvalidRequest("message: binary; send JSON as a text message"), None)
         match frame := parse_frame(text):
             case Cancel():
-                _release(share)
                 await self._cancel(frame)
             case Steer():
-                _release(share)
                 await self._send([_not_steered(frame)])
-            case Create() | Resume():
-                self._enqueue(Exchange(self._gateway, self._caller, self._outgoing, self._inputs, frame, share))
+            case Create():
+                self._enqueue(self._exchange(frame, share))
+                return True
+            case Resume():
+                self._enqueue(self._exchange(frame, None))
+        return False
+
+    def _exchange(self, frame: Create | Resume, share: BodyShare | None) -> Exchange:
+        return Exchange(self._gateway, self._caller, self._outgoing, self._inputs, frame, share)
 
     def _enqueue(self, exchange: Exchange) -> None:
         """Begin a response, or let it wait for the end of its track's. Raises :class:`BadFrame`."""
@@ -150,17 +161,21 @@ class ResponseSocket:
 
     async def _run_track(self, track: _Track) -> None:
         name = track.current.frame.track
-        with suppress(ClientDisconnected):  # the reading task notices it too
-            while True:
-                await track.current.run(self._scope, self._tracing)
-                if not track.waiting:
-                    break
-                track.current = track.waiting.popleft()
-        del self._tracks[name]
-        self._finish_if_idle()
+        try:
+            with suppress(ClientDisconnected):  # the reading task notices it too
+                while True:
+                    await track.current.run(self._scope, self._tracing)
+                    if not track.waiting:
+                        break
+                    track.current = track.waiting.popleft()
+        finally:
+            del self._tracks[name]
+            self._finish_if_idle()
 
     async def _cancel(self, frame: Cancel) -> None:
         """Cancel a response of the caller, whichever connection reads it."""
+        if self._leaving is not None and self._leaving[1] == _POLICY:
+            raise BadFrame(self._leaving[0], frame.track)
         try:
             self._caller.need(Right.CANCEL)
             stream_id = stream_id_of(frame.response_id)
@@ -227,11 +242,6 @@ class ResponseSocket:
                     await send({"type": "websocket.close", "code": code, "reason": reason})
         except TimeoutError:
             self._web_socket.abort()
-
-
-def _release(share: BodyShare | None) -> None:
-    if share is not None:
-        share.release()
 
 
 def _not_steered(frame: Steer) -> bytes:

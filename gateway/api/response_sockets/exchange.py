@@ -5,7 +5,6 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-import msgspec
 from fastapi import Request
 from starlette.types import Scope
 from uvicorn.protocols.utils import ClientDisconnected
@@ -42,8 +41,10 @@ ROUTE: Final = Route(PATH)
 _RESUME_ROUTE: Final = Route(f"{PATH}/{{response_id}}")
 #: Endings of responses that another one may continue.
 _CONTINUABLE: Final = frozenset({"completed", "incomplete"})
-#: Fields of the handshake that are of no single frame.
-_OF_HANDSHAKE: Final = frozenset({b"idempotency-key", b"content-length", b"upgrade", b"connection"})
+#: Fields of the handshake that are of no single frame. A client that retried the handshake retries none of them.
+_OF_HANDSHAKE: Final = frozenset(
+    {b"idempotency-key", b"x-stainless-retry-count", b"content-length", b"upgrade", b"connection"}
+)
 
 
 class Exchange:
@@ -122,7 +123,7 @@ class Exchange:
         about = created.about
         if not frame.stores and kept is not None:
             if created.earlier:
-                kept = replace(kept, before=KeptInput(None, msgspec.json.encode(created.earlier)[1:-1]))
+                kept = kept.after(created.earlier)
             self._inputs.keep(f"{PREFIX}{about.stream_id}", kept)
         return FoundResponse(about, created.submission.log_page, gateway.hub)
 

@@ -5,8 +5,10 @@ from typing import Any, Final
 
 import msgspec
 
-from shared.errors import HeadraceError, InvalidJson, InvalidRequest
+from gateway.intake.submit import MOST_KEY_CHARACTERS
+from shared.errors import HeadraceError, InvalidJson, InvalidRequest, StreamNotFound
 from shared.schemas.chat import parse_json_object
+from shared.schemas.json_bounds import check_value_count
 
 CREATE: Final = "response.create"
 RESUME: Final = "response.resume"
@@ -14,6 +16,7 @@ CANCEL: Final = "response.cancel"
 STEER: Final = "response.steer"
 _TYPES: Final = (CREATE, RESUME, CANCEL)
 _LONGEST_TRACK: Final = 128
+_LONGEST_ID: Final = 128
 _ENVELOPE: Final = ("type", "stream_id", "idempotency_key", "generate")
 
 
@@ -78,6 +81,10 @@ def parse_frame(text: bytes) -> ClientFrame:
 
 def _members_of(text: bytes) -> dict[str, msgspec.Raw]:
     try:
+        check_value_count(text)  # millions of small values would take a multiple of the text's memory
+    except ValueError as error:
+        raise InvalidRequest(f"message: {error}") from None
+    try:
         return msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise _not_an_object(text) from None
@@ -115,11 +122,18 @@ def _create_of(raw: dict[str, msgspec.Raw], track: str | None) -> Create:
     return Create(
         track=track,
         body=msgspec.json.encode(body),
-        idempotency_key=_text(raw, "idempotency_key"),
+        idempotency_key=_idempotency_key(raw),
         generates=generates,
         previous=_text(raw, "previous_response_id"),
         stores=stores,
     )
+
+
+def _idempotency_key(raw: dict[str, msgspec.Raw]) -> str | None:
+    key = _text(raw, "idempotency_key")
+    if key is not None and not 1 <= len(key) <= MOST_KEY_CHARACTERS:
+        raise InvalidRequest(f"idempotency_key: must have 1 to {MOST_KEY_CHARACTERS} characters")
+    return key
 
 
 def _track_of(raw: dict[str, msgspec.Raw]) -> str | None:
@@ -142,6 +156,8 @@ def _required(raw: dict[str, msgspec.Raw], name: str) -> str:
     value = _text(raw, name)
     if not value:
         raise InvalidRequest(f"{name}: missing; set it to the id of a response")
+    if len(value) > _LONGEST_ID:
+        raise StreamNotFound
     return value
 
 

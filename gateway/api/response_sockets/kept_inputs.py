@@ -8,7 +8,7 @@ response is not found, and sends the whole input again.
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,8 @@ from shared.schemas.chat import parse_json_object
 
 #: Part of the budget that one connection may have.
 _MOST_PART: Final = 4
+#: Counted for each input besides its items: a client may keep any number of inputs without items.
+INPUT_BYTES: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,16 @@ class KeptInput:
     before: "KeptInput | None"
     items: bytes
     has_output: bool = True
+
+    @property
+    def size(self) -> int:
+        """Bytes to count for this input, without those before it."""
+        return INPUT_BYTES + len(self.items)
+
+    def after(self, earlier: list[Any]) -> "KeptInput":
+        """Return an input that keeps the items of stored responses itself, before its own."""
+        items = filter(None, (msgspec.json.encode(earlier)[1:-1], self.items))
+        return replace(self, before=None, items=b",".join(items))
 
     def chain(self) -> Iterator[bytes]:
         """Yield the items of the whole conversation, in order."""
@@ -77,15 +89,16 @@ class ConnectionInputs:
         return None if response_id is None else self._kept.get(response_id)
 
     def keep(self, response_id: str, kept: KeptInput) -> None:
+        self.drop(response_id)  # kept already if a frame with its key came twice
         self._kept[response_id] = kept
-        self.size += len(kept.items)
-        self._inputs.used(self, len(kept.items))
+        self.size += kept.size
+        self._inputs.used(self, kept.size)
 
     def drop(self, response_id: str) -> None:
         """Forget the input of one response: it has not ended well."""
         if (kept := self._kept.pop(response_id, None)) is not None:
-            self.size -= len(kept.items)
-            self._inputs.used(self, -len(kept.items))
+            self.size -= kept.size
+            self._inputs.used(self, -kept.size)
 
     def forget(self) -> None:
         size, self.size = self.size, 0

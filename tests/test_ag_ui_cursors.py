@@ -168,6 +168,12 @@ def test_a_cursor_survives_its_text(cursor: Cursor) -> None:
     assert str(cursor).isprintable()
 
 
+def test_a_cursor_may_have_long_call_ids() -> None:
+    """Some proxies pack signed reasoning into the id of a call."""
+    cursor = Cursor(EventId(5, 17), 2, shown=Shown(5, calls=("call_1__thought__" + "A+/=" * 1000, "水" * 200)))
+    assert parse_cursor(str(cursor)) == cursor
+
+
 @pytest.mark.parametrize("text", ["5-3", "x", "5-3.", "5-3.1~", "5-3.1~x", "5-3.1~5q", "5-3.1~5!a b", "5-3.1~5!"])
 def test_any_other_text_is_refused(text: str) -> None:
     with pytest.raises(InvalidLastEventId, match="Last-Event-ID: not an event id of an AG-UI stream"):

@@ -7,7 +7,7 @@ from typing import Final, get_args
 
 import pytest
 
-from headrace_conformance import Event, Unit
+from headrace_conformance import Event, Foreign, Unit
 from headrace_conformance.check import CHECKS, Outcome
 from headrace_conformance.client import Endpoint
 from headrace_conformance.lab import Lab, Options
@@ -47,6 +47,7 @@ FOUND_BY: Final[dict[Fault, set[str]]] = {
     "uses an id for two events": {"resume-after-end"},
     "forgets a stream at its end": {"read-from-start"},
     "breaks off without an ending": {"late-join", "double-attach"},
+    "crashes instead of refusing": {"resume-oldest", "unknown-stream"},
 }
 
 
@@ -94,6 +95,19 @@ async def test_an_exception_of_a_profile_is_a_failure_with_its_place() -> None:
         outcome = await run_check(Lab(endpoint, Wrong(), Options("short", "hi")), check)
     assert (outcome.name, outcome.detail) == ("failed", "the profile or the kit raised KeyError")
     assert outcome.evidence[-1].startswith("test_mutants.py:")
+
+
+async def test_checks_of_foreign_cursors_need_some() -> None:
+    class Trusting(Plain):
+        def foreign(self, cursors: Sequence[str]) -> list[Foreign]:
+            return []
+
+    checks = [check for check in CHECKS if check.id.startswith("foreign-cursor")]
+    scripts = {script: script for script in SCRIPTS}
+    async with PlainServer() as server, Endpoint(server.url) as endpoint:
+        lab = Lab(endpoint, Trusting(), Options("short", "hi", scripts))  # type: ignore[arg-type]
+        outcomes = await run_checks(lab, checks)
+    assert [outcome.name for outcome in outcomes] == ["not_applicable"] * 2
 
 
 def test_each_check_finds_a_fault() -> None:

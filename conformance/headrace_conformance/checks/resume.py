@@ -74,6 +74,8 @@ async def resume_at_the_oldest_cursors(lab: Lab) -> str:
     for cursor in list(whole.cursors)[:3]:
         async with await lab.attach(whole.stream, cursor) as reading:
             await reading.rest()
+        if reading.status >= 500:
+            raise Violation(f"resume at {cursor} of a long stream: status {reading.status}")
         if reading.is_error:
             return f"refused with status {reading.status}"
         before = whole.units[: whole.cursors[cursor]]

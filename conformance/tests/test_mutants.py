@@ -7,9 +7,10 @@ from typing import Final, get_args
 
 import pytest
 
-from headrace_conformance import Event, Foreign, Unit
+from headrace_conformance import Event, Foreign, Request, Stream, Unit
 from headrace_conformance.check import CHECKS, Outcome
-from headrace_conformance.client import Endpoint
+from headrace_conformance.cli import main
+from headrace_conformance.client import Endpoint, Unreachable
 from headrace_conformance.lab import Lab, Options
 from headrace_conformance.runner import run_check, run_checks
 from plain_profile import Plain
@@ -108,6 +109,43 @@ async def test_checks_of_foreign_cursors_need_some() -> None:
         lab = Lab(endpoint, Trusting(), Options("short", "hi", scripts))  # type: ignore[arg-type]
         outcomes = await run_checks(lab, checks)
     assert [outcome.name for outcome in outcomes] == ["not_applicable"] * 2
+
+
+@pytest.mark.parametrize("check", ["resume-live", "cut-live"])
+async def test_a_check_of_a_live_stream_gives_up(check: str) -> None:
+    """A server that is no use must not get requests until the check's time is over."""
+
+    class Lost(Plain):
+        def attach(self, stream: Stream, cursor: str | None) -> Request:
+            return super().attach(stream, None)  # the beginning, again and again
+
+    scripts = {script: script for script in SCRIPTS}
+    chosen = [each for each in CHECKS if each.id == check]
+    async with PlainServer() as server, Endpoint(server.url) as endpoint:
+        elsewhere = "http://127.0.0.1:1" if check == "cut-live" else None  # nobody listens there
+        options = Options("short", "hi", scripts, attach_url=elsewhere)  # type: ignore[arg-type]
+        (outcome,) = await run_checks(Lab(endpoint, Lost(), options), chosen)
+    assert outcome.name == "failed"
+    assert "not finished" not in outcome.detail
+
+
+async def test_an_endpoint_that_does_not_respond_is_unreachable() -> None:
+    async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(ignore, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        async with Endpoint(f"http://127.0.0.1:{port}", patience_s=0.1) as endpoint:
+            with pytest.raises(Unreachable, match=r"GET /: no response in 0\.1 s"):
+                await endpoint.open(Request("GET", "/"))
+
+
+@pytest.mark.parametrize("option", ["--cuts=0", "--at-once=0", "--cuts=-1"])
+def test_a_run_that_checks_nothing_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--profile", "native", "--url", "http://127.0.0.1:1", option])
+    assert "must be a whole number from 1" in capsys.readouterr().err
 
 
 def test_each_check_finds_a_fault() -> None:

@@ -163,6 +163,7 @@ export class Conversation {
     const turn = this.add(newMessages(messages ?? [], answer?.metadata), at); // null: the client of the chat keeps them
     turn.id = id;
     turn.isBranch = history === "given";
+    turn.isAdded = history === "added";
     turn.after = turn.isBranch ? parentOf(answer?.metadata) : null;
     turn.isComplete = Boolean(messages && answer);
     if (isRunning) turn.read(url);

@@ -166,6 +166,23 @@ async def test_a_chat_that_was_deleted_meanwhile_is_not_begun_again(page: Page, 
     assert len(sent(system, "brief")) == calls
 
 
+async def test_a_chat_whose_beginning_is_gone_is_not_asked_again_without_it(page: Page, system: System) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    await page.ask("First", model="openai/brief")
+    await until_visible(page, ["First", "Brief.", "done"])
+    chat = (await page.fragment()).removeprefix("chat=")
+    first = await page.script("return document.querySelector('.turn').dataset.stream")
+    await system.ended(await system.post("brief", "Second", chat_id=chat, history="add"))
+    assert (await system.http.delete(f"{page.url}/chat/{first}")).status_code == 204
+    await page.reload()
+    await until_visible(page, ["Second", "Brief.", "done"])
+    assert set(await page.script(_LABELS)) == {"Copy", "Copy answer"}
+    await page.ask("Third", model="openai/brief")
+    await until_visible(page, ["Second", "Brief.", "done"], ["Third", "Brief.", "done"])
+    assert set(await page.script(_LABELS)) == {"Copy", "Copy answer"}
+    assert sent(system, "brief")[-1][0] == ("user", "First")  # the gateway still has it
+
+
 async def test_another_programs_branch_is_shown_and_its_unknown_beginning_is_not_replaced(
     page: Page, system: System
 ) -> None:

@@ -183,6 +183,29 @@ async def test_a_chat_whose_beginning_is_gone_is_not_asked_again_without_it(page
     assert sent(system, "brief")[-1][0] == ("user", "First")  # the gateway still has it
 
 
+async def test_a_refused_question_is_not_asked_again_after_a_turn_that_was_replaced(
+    page: Page, system: System
+) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    for question in ("First", "Second"):
+        await page.ask(question, model="openai/brief")
+        assert await page.until_state(*ENDED) == "done"
+    await page.script(f"document.getElementById('model-name').value = '{'x' * 1000}'")
+    await click(page, "Regenerate")
+    before = [["First", "Brief.", "done"], ["Second", "Brief.", "done"]]
+    await until_visible(page, *before, ["Second", "", "error"])
+    edits = "return [...document.querySelectorAll('.edit')].filter((button) => button.checkVisibility()).length"
+    assert await page.script(edits) == 3
+    chat = (await page.fragment()).removeprefix("chat=")
+    messages = [{"role": "user", "content": "Another beginning"}]
+    await system.ended(await system.post("brief", chat_id=chat, history="given", messages=messages))
+    await page.script("window.dispatchEvent(new Event('focus'))")
+    other = ["Another beginning", "Brief.", "done"]
+    await page.until(lambda: page.script("return document.querySelectorAll('.turn').length === 4"))
+    await page.until(lambda: page.script(f"{edits} === 0"))
+    assert other in await page.script(_VISIBLE)
+
+
 async def test_another_programs_branch_is_shown_and_its_unknown_beginning_is_not_replaced(
     page: Page, system: System
 ) -> None:

@@ -141,6 +141,25 @@ async def test_an_endpoint_that_does_not_respond_is_unreachable() -> None:
                 await endpoint.open(Request("GET", "/"))
 
 
+async def test_the_provider_gets_no_credentials_of_the_endpoint() -> None:
+    heads = list[bytes]()
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1")
+        writer.close()
+
+    (check,) = (check for check in CHECKS if check.id == "idempotent-concurrent")
+    async with PlainServer() as server, await asyncio.start_server(count, "127.0.0.1", 0) as provider:
+        port = provider.sockets[0].getsockname()[1]
+        options = Options("short", "hi", provider_url=f"http://127.0.0.1:{port}/")
+        async with Endpoint(server.url, headers={"Authorization": "Bearer secret"}) as endpoint:
+            outcome = await run_check(Lab(endpoint, Plain(), options), check)
+    assert outcome.name == "passed", outcome.detail
+    assert len(heads) == 1
+    assert b"secret" not in heads[0]
+
+
 @pytest.mark.parametrize("option", ["--cuts=0", "--at-once=0", "--cuts=-1"])
 def test_a_run_that_checks_nothing_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

@@ -393,6 +393,13 @@ async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system
     assert len(calls_in(text_of(frames))) == 1  # the text of two answers is never mixed
 
 
+def test_answers_of_other_runs_stay_in_the_request() -> None:
+    """A run's id may begin with that of another run."""
+    answers = [{"id": id, "role": "assistant", "content": id} for id in ("run/2/5", "run/5", "run/5/r1")]
+    kept, _ = parse(json.dumps(run_input("run", "m", USER, *answers)).encode(), None)
+    assert [message.text for message in kept.messages] == ["hi", "run/2/5"]
+
+
 #: Plays responses to the documented fetch, and prints the cursors that it sent and how its run ended.
 PLAYED = """
 import { resumingFetch } from './resume.js';

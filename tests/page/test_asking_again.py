@@ -153,6 +153,21 @@ async def test_an_answer_that_was_stopped_failed_or_refused_is_asked_again(page:
     await until_visible(page, ["Hello", "Good", "done"])
 
 
+async def test_a_failed_question_is_asked_again_after_later_answers_and_not_instead_of_them(
+    page: Page, system: System
+) -> None:
+    half = Answer(deltas=["Half"], end="error_in_band")
+    system.fake.play("flaky", half, Answer(deltas=["Fine."]), Answer(deltas=["Whole"]))
+    await page.ask("First", model="openai/flaky")
+    assert await page.until_state(*ENDED) == "error"
+    await page.ask("Second", model="openai/flaky")
+    assert await page.until_state(*ENDED) == "done"
+    await click(page, "Try again")
+    answers = [["First", "Half", "error"], ["Second", "Fine.", "done"], ["First", "Whole", "done"]]
+    await until_visible(page, *answers)
+    assert [text for _, text in sent(system, "flaky")[-1]] == ["First", "Half", "Second", "Fine.", "First"]
+
+
 async def test_a_chat_that_was_deleted_meanwhile_is_not_begun_again(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=["Brief."]))
     await page.ask("First", model="openai/brief")

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from gateway.dialects.ag_ui.request import parse
 from shared.errors import InvalidRequest
 from tests.conformance.bench import a_bad_network
-from tests.conformance.node import Node
+from tests.conformance.node import NODE, Node
 from tests.conformance.outcome import Ask, Outcome
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Counts, ToolCall, Turnstile
@@ -391,6 +391,53 @@ async def test_a_worker_that_is_killed_in_mid_answer_leaves_no_text(start_system
     frames = frames_of(await large, with_all=True)
     assert (frames[-1].data["type"], frames[-1].data["code"]) == ("RUN_ERROR", "stream_reset")
     assert len(calls_in(text_of(frames))) == 1  # the text of two answers is never mixed
+
+
+def test_answers_of_other_runs_stay_in_the_request() -> None:
+    """A run's id may begin with that of another run."""
+    answers = [{"id": id, "role": "assistant", "content": id} for id in ("run/2/5", "run/5", "run/5/r1")]
+    kept, _ = parse(json.dumps(run_input("run", "m", USER, *answers)).encode(), None)
+    assert [message.text for message in kept.messages] == ["hi", "run/2/5"]
+
+
+#: Plays responses to the documented fetch, and prints the cursors that it sent and how its run ended.
+PLAYED = """
+import { resumingFetch } from './resume.js';
+globalThis.setTimeout = (work) => setImmediate(work);
+const responses = JSON.parse(process.argv[1]);
+const cursors = [];
+const play = async (_, { headers }) => {
+  cursors.push(headers.get('Last-Event-ID'));
+  return new Response(responses.shift() ?? '');
+};
+const response = await resumingFetch(play)('http://x/', {});
+const ended = await response.text().then(() => 'ended', () => 'failed');
+console.log(JSON.stringify([cursors, ended]));
+"""
+
+
+@pytest.mark.parametrize(
+    ("responses", "cursors", "ended"),
+    [
+        (
+            ['id: 5-1.1\ndata: {"delta":"\u2028id: no"}\n\n', 'data: {"type":"RUN_FINISHED"}\n\n'],
+            ["0", "5-1.1"],
+            "ended",
+        ),
+        ([], ["0"] * 11, "failed"),
+    ],
+    ids=["a text with a line separator", "a proxy that answers with nothing"],
+)
+async def test_the_documented_fetch_resumes_at_the_last_id_and_gives_up(
+    responses: list[str], cursors: list[str], ended: str
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(str(NODE), "--input-type=module", "--eval", PLAYED, json.dumps(responses)),
+        cwd=REPOSITORY / "examples" / "ag-ui",
+        stdout=asyncio.subprocess.PIPE,
+    )
+    printed, _ = await process.communicate()
+    assert json.loads(printed) == [cursors, ended]
 
 
 def test_the_docs_show_the_fetch_of_the_examples() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.ag_ui.cursor import Cursor, Shown, parse_cursor
-from gateway.dialects.ag_ui.frames import MESSAGES, Run
+from gateway.dialects.ag_ui.frames import Run, with_messages
 from gateway.dialects.ag_ui.stream import AgUiEvents
 from gateway.live.batch import Batch
 from shared.errors import InvalidLastEventId
@@ -67,9 +67,9 @@ def batch(epoch: int, log: list[Event], *, reset: bool = False) -> Batch:
     return Batch(numbered, EventId(epoch, len(log)), reset=reset, ended=isinstance(log[-1], Done))
 
 
-def frames(rendered: bytes) -> list[bytes]:
+def frames(rendered: bytes, earlier: list[dict[str, Any]] = EARLIER) -> list[bytes]:
     """Divide what was rendered, with the messages in each snapshot."""
-    rendered = rendered.replace(MESSAGES, json.dumps(EARLIER)[1:-1].encode())
+    rendered = with_messages(rendered, json.dumps(earlier)[1:-1].encode())
     return [block + b"\n\n" for block in rendered.split(b"\n\n")[:-1]]
 
 
@@ -110,6 +110,15 @@ def test_a_wait_has_no_id_and_does_not_move_the_cursor() -> None:
     assert [block.startswith(b"id: ") for block in waiting] == [True, False, False]
     rest = frames(renderer.render(batch(5, answer(1))))
     assert resumed(waiting, 5, answer(1)) == rest
+
+
+def test_a_snapshot_of_a_request_without_messages_is_json() -> None:
+    """A request may have only context. The snapshot then has nothing but the empty reasoning message."""
+    renderer = AgUiEvents(RUN, joins=True)
+    received = renderer.render(batch(5, answer(1)[:9])) + renderer.render(batch(9, plain(2), reset=True))
+    sent = [json.loads(block.partition(b"data: ")[2]) for block in frames(received, [])]
+    snapshots = [event["messages"] for event in sent if event["type"] == "MESSAGES_SNAPSHOT"]
+    assert snapshots == [[{"id": f"run/{epoch}/r1", "role": "reasoning", "content": ""}] for epoch in (5, 9)]
 
 
 def test_a_client_that_has_the_ending_gets_it_again_only_on_request() -> None:
@@ -166,6 +175,12 @@ def test_a_cursor_survives_its_text(cursor: Cursor) -> None:
     assert parse_cursor(str(cursor)) == cursor
     assert str(cursor).isascii()
     assert str(cursor).isprintable()
+
+
+def test_a_cursor_may_have_long_call_ids() -> None:
+    """Some proxies pack signed reasoning into the id of a call."""
+    cursor = Cursor(EventId(5, 17), 2, shown=Shown(5, calls=("call_1__thought__" + "A+/=" * 1000, "水" * 200)))
+    assert parse_cursor(str(cursor)) == cursor
 
 
 @pytest.mark.parametrize("text", ["5-3", "x", "5-3.", "5-3.1~", "5-3.1~x", "5-3.1~5q", "5-3.1~5!a b", "5-3.1~5!"])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from headrace_conformance import __version__, profiles
 from headrace_conformance.check import CHECKS, Check, Violation
-from headrace_conformance.client import Endpoint, Unreachable
+from headrace_conformance.client import Endpoint, Stalled, Unreachable
 from headrace_conformance.lab import Lab, Options, Script
 from headrace_conformance.profile import Profile, Refused
 from headrace_conformance.provider.recorded import recorded
@@ -65,10 +65,12 @@ async def _run_checks(given: argparse.Namespace) -> int:
 
 
 async def _expect_a_stream(lab: Lab) -> None:
-    """Raise :class:`WrongUsage` if the endpoint starts no stream: then no check says anything."""
-    with suppress(Violation):
+    """Raise :class:`WrongUsage` if the endpoint starts no stream: then no check says anything. A stream that does not
+    end is left to the checks."""
+    with suppress(Violation, Stalled, TimeoutError):
         try:
-            await lab.whole("short")
+            async with asyncio.timeout(lab.options.check_timeout_s):
+                await lab.whole("short")
         except Unreachable as error:
             raise WrongUsage(f"--url {lab.endpoint.url}: no stream: {error}") from error
         except Refused as error:
@@ -173,9 +175,11 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--check", action="append", default=[], metavar="ID", help="run this check only; may be repeated"
     )
-    run.add_argument("--cuts", type=int, default=400, help="most places at which one check cuts [default: 400]")
+    run.add_argument(
+        "--cuts", type=_at_least_one, default=400, help="most places at which one check cuts [default: 400]"
+    )
     run.add_argument("--seed", type=int, default=1, help="choice of those places [default: 1]")
-    run.add_argument("--at-once", type=int, default=4, help="checks that run at once [default: 4]")
+    run.add_argument("--at-once", type=_at_least_one, default=4, help="checks that run at once [default: 4]")
     run.add_argument("--patience", type=float, default=30, help="longest silence in seconds [default: 30]")
     run.add_argument("--timeout", type=float, default=300, help="longest time of a check in seconds [default: 300]")
     run.add_argument("--subject", help="name and version of the endpoint, for the report")
@@ -188,6 +192,12 @@ def _header(value: str) -> tuple[str, str]:
     if not colon:
         raise argparse.ArgumentTypeError(f"{value!r}: a header is 'Name: value'")
     return name.strip(), content.strip()
+
+
+def _at_least_one(value: str) -> int:
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value!r}: must be a whole number from 1")
+    return int(value)
 
 
 _COMMANDS: Final[dict[str, Callable[[argparse.Namespace], int]]] = {

@@ -22,7 +22,7 @@ class Stalled(Exception):
 
 
 class Unreachable(Exception):
-    """The endpoint refused or aborted a request before its response; the message has the reason."""
+    """The endpoint aborted a request before its response, or did not respond; the message has the reason."""
 
 
 @dataclass(frozen=True)
@@ -176,10 +176,14 @@ class Endpoint:
         return other
 
     async def open(self, request: Request, reading: "Reader" = Reading) -> Reading:
-        """Send a request and return its response, whose body is unread. Raises :class:`Unreachable`."""
+        """Send a request and return its response, whose body is unread. Raises :class:`Unreachable`, also if the
+        response does not begin in time."""
         sent = self._build(replace(request, headers={"Accept": "text/event-stream", **request.headers}))
         try:
-            response = await self._http.send(sent, stream=True)
+            async with asyncio.timeout(self.patience_s):
+                response = await self._http.send(sent, stream=True)
+        except TimeoutError:
+            raise Unreachable(f"{request.method} {request.path}: no response in {self.patience_s:g} s") from None
         except httpx2.HTTPError as error:
             raise Unreachable(f"{request.method} {request.path}: {type(error).__name__}") from error
         return reading(response, self.patience_s, self.observe)

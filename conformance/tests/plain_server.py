@@ -45,6 +45,7 @@ Fault = Literal[
     "uses an id for two events",
     "forgets a stream at its end",
     "breaks off without an ending",
+    "crashes instead of refusing",
 ]
 
 #: Events of each model, and the seconds between them.
@@ -153,7 +154,7 @@ class PlainServer:
         if log_or_none is None and self.fault == "has every stream":
             log_or_none = Log("none", 0, is_over=True)
         if log_or_none is None:
-            await _respond(writer, 404)
+            await _respond(writer, 500 if self.fault == "crashes instead of refusing" else 404)
         elif method == "DELETE":
             self._cancel(log_or_none)
             await _respond(writer, 200)
@@ -204,8 +205,9 @@ class PlainServer:
         log.is_cancelled = True
 
     async def _read(self, log: Log, cursor: str | None, writer: asyncio.StreamWriter) -> None:
-        if cursor is not None and not _is_id(cursor):
-            await _respond(writer, 400)
+        crashes = self.fault == "crashes instead of refusing"
+        if cursor is not None and (crashes or not _is_id(cursor)):
+            await _respond(writer, 500 if crashes else 400)
             return
         kind = "text/plain" if self.fault == "says text/plain" else "text/event-stream"
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n" % kind.encode())

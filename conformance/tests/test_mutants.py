@@ -7,9 +7,10 @@ from typing import Final, get_args
 
 import pytest
 
-from headrace_conformance import Event, Unit
+from headrace_conformance import Event, Foreign, Request, Stream, Unit
 from headrace_conformance.check import CHECKS, Outcome
-from headrace_conformance.client import Endpoint
+from headrace_conformance.cli import main
+from headrace_conformance.client import Endpoint, Unreachable
 from headrace_conformance.lab import Lab, Options
 from headrace_conformance.runner import run_check, run_checks
 from plain_profile import Plain
@@ -47,6 +48,7 @@ FOUND_BY: Final[dict[Fault, set[str]]] = {
     "uses an id for two events": {"resume-after-end"},
     "forgets a stream at its end": {"read-from-start"},
     "breaks off without an ending": {"late-join", "double-attach"},
+    "crashes instead of refusing": {"resume-oldest", "unknown-stream"},
 }
 
 
@@ -94,6 +96,75 @@ async def test_an_exception_of_a_profile_is_a_failure_with_its_place() -> None:
         outcome = await run_check(Lab(endpoint, Wrong(), Options("short", "hi")), check)
     assert (outcome.name, outcome.detail) == ("failed", "the profile or the kit raised KeyError")
     assert outcome.evidence[-1].startswith("test_mutants.py:")
+
+
+async def test_checks_of_foreign_cursors_need_some() -> None:
+    class Trusting(Plain):
+        def foreign(self, cursors: Sequence[str]) -> list[Foreign]:
+            return []
+
+    checks = [check for check in CHECKS if check.id.startswith("foreign-cursor")]
+    scripts = {script: script for script in SCRIPTS}
+    async with PlainServer() as server, Endpoint(server.url) as endpoint:
+        lab = Lab(endpoint, Trusting(), Options("short", "hi", scripts))  # type: ignore[arg-type]
+        outcomes = await run_checks(lab, checks)
+    assert [outcome.name for outcome in outcomes] == ["not_applicable"] * 2
+
+
+@pytest.mark.parametrize("check", ["resume-live", "cut-live"])
+async def test_a_check_of_a_live_stream_gives_up(check: str) -> None:
+    """A server that is no use must not get requests until the check's time is over."""
+
+    class Lost(Plain):
+        def attach(self, stream: Stream, cursor: str | None) -> Request:
+            return super().attach(stream, None)  # the beginning, again and again
+
+    scripts = {script: script for script in SCRIPTS}
+    chosen = [each for each in CHECKS if each.id == check]
+    async with PlainServer() as server, Endpoint(server.url) as endpoint:
+        elsewhere = "http://127.0.0.1:1" if check == "cut-live" else None  # nobody listens there
+        options = Options("short", "hi", scripts, attach_url=elsewhere)  # type: ignore[arg-type]
+        (outcome,) = await run_checks(Lab(endpoint, Lost(), options), chosen)
+    assert outcome.name == "failed"
+    assert "not finished" not in outcome.detail
+
+
+async def test_an_endpoint_that_does_not_respond_is_unreachable() -> None:
+    async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(ignore, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        async with Endpoint(f"http://127.0.0.1:{port}", patience_s=0.1) as endpoint:
+            with pytest.raises(Unreachable, match=r"GET /: no response in 0\.1 s"):
+                await endpoint.open(Request("GET", "/"))
+
+
+async def test_the_provider_gets_no_credentials_of_the_endpoint() -> None:
+    heads = list[bytes]()
+
+    async def count(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1")
+        writer.close()
+
+    (check,) = (check for check in CHECKS if check.id == "idempotent-concurrent")
+    async with PlainServer() as server, await asyncio.start_server(count, "127.0.0.1", 0) as provider:
+        port = provider.sockets[0].getsockname()[1]
+        options = Options("short", "hi", provider_url=f"http://127.0.0.1:{port}/")
+        async with Endpoint(server.url, headers={"Authorization": "Bearer secret"}) as endpoint:
+            outcome = await run_check(Lab(endpoint, Plain(), options), check)
+    assert outcome.name == "passed", outcome.detail
+    assert len(heads) == 1
+    assert b"secret" not in heads[0]
+
+
+@pytest.mark.parametrize("option", ["--cuts=0", "--at-once=0", "--cuts=-1"])
+def test_a_run_that_checks_nothing_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--profile", "native", "--url", "http://127.0.0.1:1", option])
+    assert "must be a whole number from 1" in capsys.readouterr().err
 
 
 def test_each_check_finds_a_fault() -> None:

@@ -16,9 +16,9 @@ export function resumingFetch(fetch = globalThis.fetch) {
         headers.set('Last-Event-ID', at);
         try {
           const response = await fetch(url, { ...init, headers });
-          if (response.status < 500 || failures === mostFailures) return response;
+          if (response.status < 500 || failures >= mostFailures) return response;
         } catch (error) {
-          if (init.signal?.aborted || failures === mostFailures) throw error;
+          if (init.signal?.aborted || failures >= mostFailures) throw error;
         }
         await pause(failures++);
       }
@@ -35,8 +35,9 @@ export function resumingFetch(fetch = globalThis.fetch) {
         if (end === 1) continue;
         const whole = text.slice(0, end);
         text = text.slice(end);
-        at = whole.match(/^id: (.*)$/gm)?.at(-1).slice('id: '.length) ?? at;
-        isOver = /^data: {"type":"RUN_(FINISHED|ERROR)"/m.test(whole);
+        // No flag m: with it, a line could begin within a text, after U+2028.
+        at = whole.match(/(?<=^|\n)id: .*/g)?.at(-1).slice('id: '.length) ?? at;
+        isOver = /(?<=^|\n)data: {"type":"RUN_(FINISHED|ERROR)"/.test(whole);
         yield whole;
       }
     }
@@ -49,9 +50,10 @@ export function resumingFetch(fetch = globalThis.fetch) {
             yield new TextEncoder().encode(events);
           }
         } catch (error) {
-          if (init.signal?.aborted || failures === mostFailures) throw error;
+          if (init.signal?.aborted || failures >= mostFailures) throw error;
         }
         if (isOver) return;
+        if (failures >= mostFailures) throw new Error('The run cannot be resumed: its responses are empty');
         await pause(failures++);
         response = await connect();
         if (!response.ok) throw new Error(`The run cannot be resumed: HTTP ${response.status}`);

@@ -15,7 +15,7 @@ from gateway.archive.reads import open_archived_log, read_stored_fields
 from gateway.auth.grants import Grant
 from gateway.auth.ownership import read_own
 from gateway.dialects.ag_ui.cursor import Cursor
-from gateway.dialects.ag_ui.frames import MESSAGES, NOT_KEPT, Run
+from gateway.dialects.ag_ui.frames import MESSAGES, NOT_KEPT, Run, with_messages
 from gateway.dialects.ag_ui.stream import AgUiEvents
 from gateway.live.batch import Batch
 from gateway.live.feed import Feed
@@ -139,7 +139,7 @@ async def _chunks(
             if MESSAGES not in chunk:
                 yield chunk
             elif (messages := await _read_messages(gateway, subscription.stream_id)) is not None:
-                yield chunk.replace(MESSAGES, messages)
+                yield with_messages(chunk, messages)
             else:  # too large to be kept, deleted meanwhile, or changed by a hook
                 yield NOT_KEPT
                 return

@@ -9,7 +9,8 @@ export function describeEnd({ state, answer }) {
   const text = spokenText(answer.body);
   if (!text) return `${ending}.`;
   if (text.length <= LONGEST) return `${ending}: ${text}`;
-  const beginning = text.slice(0, text.lastIndexOf(" ", LONGEST));
+  const space = text.lastIndexOf(" ", LONGEST); // some languages have none
+  const beginning = text.slice(0, space > LONGEST / 2 ? space : LONGEST);
   return `${ending}. It begins: ${beginning} … The rest is under the last heading "Answer".`;
 }
 

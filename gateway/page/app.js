@@ -97,7 +97,8 @@ function retry(turn) {
   if (conversation.isLive) return;
   const choice = turn.choice ?? choose();
   if (!choice) return;
-  if (conversation.canReplace(turn)) replace(turn, turn.messages, choice);
+  const isLast = turn.isRefused || turn === conversation.last; // later answers are not given up for it
+  if (isLast && conversation.canReplace(turn)) replace(turn, turn.messages, choice);
   else ask(turn.messages, choice);
 }
 

@@ -36,8 +36,9 @@ export function arrange(turns) {
       if (path.length > 0) branched.add(turn);
       [path, isWhole] = [[], false];
     }
+    // Turns whose retention has ended are listed no more.
+    isWhole &&= turn.isComplete && !(turn.isAdded && path.length === 0);
     path.push(turn);
-    isWhole &&= turn.isComplete;
   }
   return { path, isWhole, replaced, branched };
 }

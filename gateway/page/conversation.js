@@ -86,9 +86,7 @@ export class Conversation {
 
   /** Returns true if the turn can be asked again: it is on the screen, and the page has all before it. */
   canReplace(turn) {
-    if (turn.isRefused) return this.turns.includes(turn);
-    const { path, isWhole } = arrange(this.turns);
-    return isWhole && path.includes(turn) && isAskable(turn);
+    return this.turns.includes(turn) && isReplaceable(turn, arrange(this.turns));
   }
 
   /** Removes the turn and those after it, as far as the gateway never accepted them. */
@@ -104,7 +102,7 @@ export class Conversation {
     const { path, isWhole, replaced, branched } = arrange(this.turns);
     const hidden = new Set([...replaced.values()].flat());
     for (const turn of this.turns) {
-      const canReplace = turn.isRefused || (isWhole && path.includes(turn) && isAskable(turn));
+      const canReplace = isReplaceable(turn, { path, isWhole });
       turn.place({
         replaced: (replaced.get(turn) ?? []).map((old) => old.element),
         isReplaced: hidden.has(turn),
@@ -163,6 +161,7 @@ export class Conversation {
     const turn = this.add(newMessages(messages ?? [], answer?.metadata), at); // null: the client of the chat keeps them
     turn.id = id;
     turn.isBranch = history === "given";
+    turn.isAdded = history === "added";
     turn.after = turn.isBranch ? parentOf(answer?.metadata) : null;
     turn.isComplete = Boolean(messages && answer);
     if (isRunning) turn.read(url);
@@ -196,6 +195,12 @@ export class Conversation {
     if (turn === this.last) this.on.state(turn, note);
     if (!turn.isLive) this.arrange();
   }
+}
+
+/** Returns true if the page has all that was before a turn, and the model would see it. */
+function isReplaceable(turn, { path, isWhole }) {
+  if (turn.isRefused) return !turn.after || path.some(({ id }) => id === turn.after);
+  return isWhole && path.includes(turn) && isAskable(turn);
 }
 
 /** Returns true if the gateway has the question of a turn. Answers among the messages are of other programs, which

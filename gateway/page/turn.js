@@ -26,6 +26,7 @@ export class Turn {
     this.on = on;
     this.after = null; // id of the turn that this one follows, if it has replaced others; "": it begins the chat
     this.isBranch = false; // it came with its whole conversation
+    this.isAdded = false; // the gateway put turns before it
     this.isComplete = true; // the page has all messages, and will have the answer
     this.stored = null; // the answer as the gateway keeps it
     this.calls = []; // complete tool calls

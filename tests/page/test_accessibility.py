@@ -132,3 +132,10 @@ async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page
     end = [each for each in await page.script("return window.said") if "word" in each][-1]
     assert end.startswith("Answer complete. It begins: word word")
     assert len(end) < 700
+
+    system.fake.play("dense", Answer(deltas=["水" * 2000]))
+    await page.ask("In a language without spaces", model="openai/dense")
+    assert await page.until_state(*ENDED) == "done"
+    end = [each for each in await page.script("return window.said") if "水" in each][-1]
+    assert end.startswith("Answer complete. It begins: 水")
+    assert len(end) < 700

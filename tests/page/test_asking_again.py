@@ -153,6 +153,21 @@ async def test_an_answer_that_was_stopped_failed_or_refused_is_asked_again(page:
     await until_visible(page, ["Hello", "Good", "done"])
 
 
+async def test_a_failed_question_is_asked_again_after_later_answers_and_not_instead_of_them(
+    page: Page, system: System
+) -> None:
+    half = Answer(deltas=["Half"], end="error_in_band")
+    system.fake.play("flaky", half, Answer(deltas=["Fine."]), Answer(deltas=["Whole"]))
+    await page.ask("First", model="openai/flaky")
+    assert await page.until_state(*ENDED) == "error"
+    await page.ask("Second", model="openai/flaky")
+    assert await page.until_state(*ENDED) == "done"
+    await click(page, "Try again")
+    answers = [["First", "Half", "error"], ["Second", "Fine.", "done"], ["First", "Whole", "done"]]
+    await until_visible(page, *answers)
+    assert [text for _, text in sent(system, "flaky")[-1]] == ["First", "Half", "Second", "Fine.", "First"]
+
+
 async def test_a_chat_that_was_deleted_meanwhile_is_not_begun_again(page: Page, system: System) -> None:
     system.fake.play("brief", Answer(deltas=["Brief."]))
     await page.ask("First", model="openai/brief")
@@ -164,6 +179,46 @@ async def test_a_chat_that_was_deleted_meanwhile_is_not_begun_again(page: Page, 
     await page.until(lambda: page.script("return notice.textContent.includes('no such chat')"))
     await until_visible(page, ["First", "Brief.", "done"])
     assert len(sent(system, "brief")) == calls
+
+
+async def test_a_chat_whose_beginning_is_gone_is_not_asked_again_without_it(page: Page, system: System) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    await page.ask("First", model="openai/brief")
+    await until_visible(page, ["First", "Brief.", "done"])
+    chat = (await page.fragment()).removeprefix("chat=")
+    first = await page.script("return document.querySelector('.turn').dataset.stream")
+    await system.ended(await system.post("brief", "Second", chat_id=chat, history="add"))
+    assert (await system.http.delete(f"{page.url}/chat/{first}")).status_code == 204
+    await page.reload()
+    await until_visible(page, ["Second", "Brief.", "done"])
+    assert set(await page.script(_LABELS)) == {"Copy", "Copy answer"}
+    await page.ask("Third", model="openai/brief")
+    await until_visible(page, ["Second", "Brief.", "done"], ["Third", "Brief.", "done"])
+    assert set(await page.script(_LABELS)) == {"Copy", "Copy answer"}
+    assert sent(system, "brief")[-1][0] == ("user", "First")  # the gateway still has it
+
+
+async def test_a_refused_question_is_not_asked_again_after_a_turn_that_was_replaced(
+    page: Page, system: System
+) -> None:
+    system.fake.play("brief", Answer(deltas=["Brief."]))
+    for question in ("First", "Second"):
+        await page.ask(question, model="openai/brief")
+        assert await page.until_state(*ENDED) == "done"
+    await page.script(f"document.getElementById('model-name').value = '{'x' * 1000}'")
+    await click(page, "Regenerate")
+    before = [["First", "Brief.", "done"], ["Second", "Brief.", "done"]]
+    await until_visible(page, *before, ["Second", "", "error"])
+    edits = "return [...document.querySelectorAll('.edit')].filter((button) => button.checkVisibility()).length"
+    assert await page.script(edits) == 3
+    chat = (await page.fragment()).removeprefix("chat=")
+    messages = [{"role": "user", "content": "Another beginning"}]
+    await system.ended(await system.post("brief", chat_id=chat, history="given", messages=messages))
+    await page.script("window.dispatchEvent(new Event('focus'))")
+    other = ["Another beginning", "Brief.", "done"]
+    await page.until(lambda: page.script("return document.querySelectorAll('.turn').length === 4"))
+    await page.until(lambda: page.script(f"{edits} === 0"))
+    assert other in await page.script(_VISIBLE)
 
 
 async def test_another_programs_branch_is_shown_and_its_unknown_beginning_is_not_replaced(

@@ -1,9 +1,14 @@
 """Checks of cursors that are not of the stream, and of streams that do not exist."""
 
+from typing import Final
+
 from headrace_conformance.check import NotApplicable, Violation, check
 from headrace_conformance.client import Reading
 from headrace_conformance.lab import Lab, Whole, first_units, need_live
 from headrace_conformance.profile import Foreign
+
+#: Status of a server that does not know at the moment which streams it has.
+_LATER: Final = 503
 
 
 @check(
@@ -37,13 +42,15 @@ async def foreign_cursor_live(lab: Lab) -> str:
         await first_units(lab, reading, 2)
         need_live(lab, reading)
         cursor = lab.cursor(reading.events)
-        for foreign in lab.profile.foreign([cursor] if cursor else []):
+        for foreign in lab.profile.foreign([cursor]) if cursor is not None else ():
             others.append((foreign, await lab.attach(stream, foreign.cursor)))
         await reading.rest()
         for _, other in others:
             async with other:
                 await other.rest()
     whole = lab.whole_of(stream, reading)
+    if not others:
+        raise NotApplicable("the profile names no foreign cursors")
     return ", ".join(f"{foreign.kind}: {_reaction(lab, whole, foreign, other)}" for foreign, other in others)
 
 
@@ -68,6 +75,8 @@ async def reset(lab: Lab) -> str:
 async def unknown_stream(lab: Lab) -> str:
     whole = await lab.whole("short")
     async with await lab.attach(lab.profile.unknown(whole.stream), None) as reading:
+        if reading.status >= 500 and reading.status != _LATER:
+            raise Violation(f"status {reading.status}: the server failed instead of refusing")
         if reading.is_error or reading.status in lab.profile.nothing_left:
             return f"status {reading.status}"
         await reading.rest()

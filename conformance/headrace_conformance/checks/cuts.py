@@ -1,5 +1,6 @@
 """Checks with a network that cuts responses."""
 
+import asyncio
 from typing import Final
 
 from headrace_conformance.check import NotApplicable, Violation, check
@@ -11,6 +12,9 @@ from headrace_conformance.proxy import Fault, FaultProxy
 from headrace_conformance.sse import Event
 
 _MOST_CUTS_WITHOUT_CURSORS: Final = 8
+#: Connections in a row that end before the response. Each may have more bytes, and heads have a few KiB.
+_MOST_UNREACHABLE: Final = 100
+_PAUSE_S: Final = 0.02
 
 
 @check(
@@ -54,7 +58,7 @@ async def _read_cut(lab: Lab, stream: Stream, proxy: FaultProxy) -> tuple[list[E
     """Read a live stream to its ending over connections that break. Each may have more bytes than the one before, so
     that one of them reaches the ending even if a client has to begin again."""
     had: list[Event] = []
-    chance, connections = lab.random("cut-live"), 0
+    chance, connections, unreachable = lab.random("cut-live"), 0, 0
     while not lab.has_ended(had):
         connections += 1
         proxy.fault = _fault(lab, chance.randrange(300, 1500), connections)
@@ -62,7 +66,12 @@ async def _read_cut(lab: Lab, stream: Stream, proxy: FaultProxy) -> tuple[list[E
         try:
             reading = await lab.attach(stream, cursor, through=proxy.url)
         except Unreachable:
+            unreachable += 1
+            if unreachable == _MOST_UNREACHABLE:
+                raise
+            await asyncio.sleep(_PAUSE_S)
             continue
+        unreachable = 0
         async with reading:
             await reading.rest()
         if reading.status in lab.profile.nothing_left and "replay" in lab.profile.lacks:

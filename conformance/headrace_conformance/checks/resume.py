@@ -33,11 +33,15 @@ async def resume_while_live(lab: Lab) -> str:
     async with reading, await lab.attach(stream, None) as stays:
         await first_units(lab, reading, 1)
         events, connections = list(reading.events), 0
+        seen = set[str | None]()
         await reading.leave()
         need_live(lab, reading)
         while not lab.has_ended(events):
             connections += 1
             cursor = lab.cursor(events)
+            if cursor in seen:  # for ever, as far as we know
+                raise Violation(f"resume at {cursor} of a live stream: the reader is at {cursor} again")
+            seen.add(cursor)
             async with await lab.attach(stream, cursor) as part:
                 if part.is_error:
                     raise Violation(f"resume at {cursor} of a live stream: status {part.status}")
@@ -74,6 +78,8 @@ async def resume_at_the_oldest_cursors(lab: Lab) -> str:
     for cursor in list(whole.cursors)[:3]:
         async with await lab.attach(whole.stream, cursor) as reading:
             await reading.rest()
+        if reading.status >= 500:
+            raise Violation(f"resume at {cursor} of a long stream: status {reading.status}")
         if reading.is_error:
             return f"refused with status {reading.status}"
         before = whole.units[: whole.cursors[cursor]]

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from shared.errors import InvalidLastEventId
 from shared.protocol.ids import START, EventId
 
-_SHOWN: Final = r"~([0-9]{1,15})(R?)(t|[sr][0-9]{1,9})?((![A-Za-z0-9_.%~-]{1,1024})*)"
+_SHOWN: Final = r"~([0-9]{1,15})(R?)(t|[sr][0-9]{1,9})?((![A-Za-z0-9_.%~-]+)*)"
 _FORM: Final = rf"([0-9]{{1,15}})-([0-9]{{1,15}})\.([0-9]{{1,9}}|end)({_SHOWN})?"
 #: Pattern of a cursor for the API description.
 PATTERN: Final = f"^(|0|-1|{_FORM})$"

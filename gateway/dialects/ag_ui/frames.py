@@ -51,6 +51,14 @@ def snapshot(cursor: Cursor, emptied: str | None = None) -> bytes:
     return b"id: %b\ndata: %b\n\n" % (str(cursor).encode(), data)
 
 
+def with_messages(rendered: bytes, messages: bytes) -> bytes:
+    """Return what was rendered, with the messages of the request in each snapshot. ``messages``: entries of the list;
+    there are none if the request had only context."""
+    if not messages:
+        rendered = rendered.replace(MESSAGES + b",", b"")
+    return rendered.replace(MESSAGES, messages)
+
+
 def failure(error: Error) -> Body:
     more = {"providerCode": error.provider_code} if isinstance(error.provider_code, str) else {}
     return {"message": error.message, "code": error.code, "metadata": {"retryable": error.retryable, **more}}

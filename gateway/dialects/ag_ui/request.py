@@ -1,5 +1,6 @@
 """Parser of AG-UI's ``RunAgentInput``."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,6 +31,8 @@ _MOST_STORED: Final = 64 * 1024
 #: Most names of ignored fields in the response, and the characters of each.
 _MOST_IGNORED: Final = 32
 _LONGEST_NAME: Final = 64
+#: End of the ids of an answer's messages, after the run's id; another run's id may begin with the same.
+_OF_ANSWER: Final = re.compile(r"[0-9]+(/r[0-9]+)?\Z")
 _CONTEXT: Final = "Context from the application:"
 Body = dict[str, Any]
 
@@ -79,8 +82,10 @@ def _before_run(messages: Any, run_id: str) -> list[Any]:
 
 
 def _is_of_run(message: Any, run_id: str) -> bool:
-    is_answer = isinstance(message, dict) and message.get("role") in ("assistant", "reasoning")
-    return is_answer and str(message.get("id")).startswith(f"{run_id}/")
+    if not (isinstance(message, dict) and message.get("role") in ("assistant", "reasoning")):
+        return False
+    begins, _, rest = str(message.get("id")).partition(f"{run_id}/")
+    return not begins and _OF_ANSWER.match(rest) is not None
 
 
 def _with_context(messages: list[Body], context: list[Any]) -> Iterator[Body]:

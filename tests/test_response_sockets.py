@@ -167,7 +167,7 @@ async def test_an_idempotent_frame_is_answered_by_one_response(system: System) -
 
 @pytest.mark.parametrize("stores", [True, False])
 async def test_a_conversation_continues_by_its_last_response(system: System, *, stores: bool) -> None:
-    """What is stored continues anywhere; what is not stored, on its connection only."""
+    """A stored response is continued anywhere, another one on its connection only."""
     model = f"socket-chain-{stores}"
     made = [ToolCall("c1", "look", ("{}",))]
     system.fake.play(model, Answer(deltas=("one",), tools=made), Answer(deltas=("two",)), Answer(deltas=("three",)))

@@ -195,7 +195,7 @@ async def test_both_sdks_raise_an_error_after_an_early_status(slow_system: Syste
 
 
 async def test_the_clients_of_node_take_an_early_status(slow_system: System) -> None:
-    """With OpenAI's, Anthropic's and Vercel's packages: an answer is whole, and a failure is an error, not an end."""
+    """An answer is whole, and a failure is an error, for the packages of OpenAI, Anthropic and Vercel."""
     clients = {
         "openai-chat": "openai",
         "openai-responses": "openai",

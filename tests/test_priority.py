@@ -76,8 +76,7 @@ async def test_interactive_streams_go_first(system: System) -> None:
     assert taken[:2] == ["first", "person"]
     assert taken.index("nightly") < taken.index("header"), "streams of one owner keep their order"
     assert next(call.request["service_tier"] for call in system.fake.calls if call.model == "header") == "flex"
-    log = "".join(worker.log.read_text() for worker in system.workers)
-    ended = [json.loads(line) for line in log.splitlines() if "stream ended" in line]
+    ended = await system.eventually(lambda: _ended(system, 5))
     assert {line["model"]: line["priority"] for line in ended} == classes
 
 
@@ -100,3 +99,10 @@ async def _place(system: System, stream_id: str) -> int:
     row = await system.http.get(f"{system.url}/ops/streams/{stream_id}", headers=PEOPLE)
     place: int = row.json()["place"]
     return place
+
+
+async def _ended(system: System, count: int) -> list[dict[str, Any]] | None:
+    """Return the log lines of ended streams. A worker writes one after the client has the last event."""
+    log = "".join(worker.log.read_text() for worker in system.workers)
+    ended = [json.loads(line) for line in log.splitlines() if "stream ended" in line]
+    return ended if len(ended) == count else None

@@ -54,14 +54,16 @@ async def ask(url: str, *options: str, prompt: str = "Tell me a story", stdin: s
 @asynccontextmanager
 async def listening(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[None, None, None]],
+    *,
+    backlog: int = 100,
 ) -> AsyncIterator[str]:
-    """Yield the URL, and close every connection at the end."""
+    """Yield the URL, and close every connection at the end. A browser keeps some open that it does not use."""
     connections: set[asyncio.Task[None]] = set()
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.add(asyncio.create_task(serve(reader, writer)))
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, backlog=backlog)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:

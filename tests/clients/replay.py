@@ -33,7 +33,7 @@ from typing import Final
 
 from gateway.dialects.native import frame
 from shared.protocol import events
-from tests.cli import ROOT
+from tests.cli import ROOT, listening
 
 _LIBRARY: Final = ROOT / "clients" / "javascript" / "src"
 TEXT: Final = "Grüße, ☃.\n\ndata: not an event"
@@ -179,6 +179,5 @@ def _rest(frames: list[tuple[bytes, bytes]], cursor: bytes) -> bytes:
 async def replaying() -> AsyncIterator[Replay]:
     """Yield the gateway. Its backlog holds all connections of a test."""
     replay = Replay()
-    async with await asyncio.start_server(replay.serve, "127.0.0.1", 0, backlog=4096) as server:
-        replay.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(replay.serve, backlog=4096) as replay.url:
         yield replay

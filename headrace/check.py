@@ -19,6 +19,7 @@ from shared.broker.client import connect
 from shared.broker.cluster.fitness import fitness_of
 from shared.broker.redis_address import safe_address
 from shared.broker.retention_fit import RetentionFit, read_retention_fit
+from shared.broker.trouble import Reason
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerUnavailable
 
@@ -27,6 +28,12 @@ _VARIABLES: Final = {
     "anthropic": "ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL",
     "ollama": "OLLAMA_API_KEY, OLLAMA_HOST",
 }
+_NOT_RUNNING: Final = Row(
+    NOTE,
+    "Redis",
+    "",
+    "not tested: HEADRACE_REDIS_URL is not set, and headrace up, which starts its own, is not running",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +86,14 @@ def _file(configuration: Configuration) -> Iterator[Row]:
 async def _redis(options: Options) -> list[Row]:
     settings = options.configuration.settings
     url = settings.redis_url
-    if "redis_url" not in settings.model_fields_set:
+    is_own = "redis_url" not in settings.model_fields_set
+    if is_own:
         try:
             found = data_dir.broker_url(options.data_dir)
         except DataDirError as error:
             return [Row(WRONG, "Redis", "", str(error))]
         if found is None:
-            detail = "not tested: HEADRACE_REDIS_URL is not set, so headrace up starts its own"
-            return [Row(NOTE, "Redis", "", detail)]
+            return [_NOT_RUNNING]
         url = found
     client = connect(url)
     try:
@@ -94,7 +101,8 @@ async def _redis(options: Options) -> list[Row]:
         await fitness.check()
         fit = await read_retention_fit(client, settings.retention_s)
     except BrokerUnavailable as error:
-        return [Row(WRONG, "Redis", "", error.detail)]
+        is_stopped = is_own and error.reason == Reason.REFUSED
+        return [_NOT_RUNNING if is_stopped else Row(WRONG, "Redis", "", error.detail)]
     finally:
         await client.aclose()
     return [Row(OK, "Redis", "", "; ".join((safe_address(url), *fitness.warnings))), _memory(fit)]

@@ -156,7 +156,16 @@ async def test_a_model_that_needs_more_than_one_token_gets_more(fakes: Fakes, re
 async def test_without_a_redis_nothing_is_wrong(tmp_path: Path) -> None:
     ended = await check("--data-dir", str(tmp_path))
     assert ended.code == 0
-    assert "headrace up starts its own" in ended.out
+    assert "headrace up, which starts its own, is not running" in ended.out
+
+
+async def test_a_stopped_redis_of_headrace_up_is_not_wrong(tmp_path: Path) -> None:
+    """Between two runs of ``headrace up`` its directory still has the address."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "broker-url").write_text(f"unix://{tmp_path}/redis.sock")
+    ended = await check("--data-dir", str(tmp_path))
+    assert ended.code == 0, ended.out
+    assert "headrace up, which starts its own, is not running" in ended.out
 
 
 async def test_a_redis_that_cannot_be_reached_is_wrong() -> None:

@@ -208,3 +208,23 @@ async def test_ctrl_c_cancels(up: Running) -> None:
     while (found := await as_json(up, stream_id))["status"] != "cancelled":
         assert time.monotonic() < deadline, found
         await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("module", ["typer", "headrace.cli", "headrace.chat"])
+async def test_ctrl_c_during_the_start_prints_no_traceback(module: str) -> None:
+    """The interpreter names each module that it has imported."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-X", "importtime", "-m", "headrace", "chat", "hi", "--url", "http://127.0.0.1:9"),
+        cwd=ROOT,
+        env=environment(),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    while not (line := await process.stderr.readline()).rstrip().endswith(f" {module}".encode()):
+        assert line, "it ended before"
+    process.send_signal(signal.SIGINT)
+    rest = await process.stderr.read()
+    await process.wait()
+    assert b"Traceback" not in rest, rest.decode()[-2000:]
+    assert process.returncode in (-signal.SIGINT, 130, 1)  # 1: it has just failed to connect

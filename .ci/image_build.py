@@ -37,11 +37,20 @@ def build_image(tag: str, base: str, folder: Path, timestamp: str | None = None)
     if timestamp is not None:
         options += ["--timestamp", timestamp]
     if base == DEBIAN:
+        report("base image of Debian's packages")
         _import_base()
+        report("wheels, by the locks")
+        wheels = _wheels()
         (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n")
-        options += ["--pull-never", "--volume", f"{_wheels()}:/wheels:ro"]
+        options += ["--pull-never", "--volume", f"{wheels}:/wheels:ro"]
         options += ["--volume", f"{folder / 'pip.conf'}:/etc/pip.conf:ro"]
+    report("build of deploy/Dockerfile")
     call(*BUILDAH, "build", *options, ".")
+
+
+def report(stage: str) -> None:
+    """Print the stage that begins: some take minutes."""
+    print(f"image: {stage} …", flush=True)
 
 
 def configuration_of(tag: str) -> dict[str, Any]:

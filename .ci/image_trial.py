@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from image_build import BUILDAH, ImageError, Impossible, call, configuration_of
+from image_build import BUILDAH, ImageError, Impossible, call, configuration_of, report
 
 _PROGRAMS: Final = ("mmdebstrap", "buildah", "curl", "redis-server", "unshare", "setpriv", "chroot")
 _READY_S: Final = 120
@@ -35,6 +35,7 @@ def check_machine() -> None:
 
 def try_image(tag: str, folder: Path) -> None:
     """Ask for an answer. ``folder`` is for logs. Raises :class:`ImageError` with the logs if there is none."""
+    report("gateway and worker from the image")
     config, redis_port, port = configuration_of(tag), _free_port(), _free_port()
     settings = [
         *config["Env"],

@@ -132,10 +132,10 @@ def _version() -> str:
 
 def changes_of(version: str) -> str:
     """Return the version's section of the changelog, without its heading."""
-    pattern = rf"^## \[?{re.escape(version)}\b.*\n((?:(?!## ).*\n?)*)"
+    pattern = rf"^## {re.escape(version)} [-—] \d{{4}}-\d\d-\d\d\n((?:(?!## ).*\n?)*)"
     found = re.search(pattern, (_ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     if found is None:
-        raise ReleaseError(f"CHANGELOG.md: no section for {version}; move the entries under Unreleased into one")
+        raise ReleaseError(f"CHANGELOG.md: no heading '## {version} — DATE'; give the version's section its date")
     return found[1].strip()
 
 

@@ -52,7 +52,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(REPOSITORY / "release-signers", root)
     packages = Path("clients", "javascript", "node_modules")  # of which TypeScript is needed
     (root / packages).symlink_to(REPOSITORY / packages)
-    changelog = f"# Changelog\n\n## Unreleased\n\n## {VERSION} - 2030-01-02\n\n- One change.\n\n## 0.0.1\n\n- Old.\n"
+    changelog = f"# Changelog\n\n## {VERSION} — 2030-01-02\n\n- One change.\n\n## 0.0.1\n\n- Old.\n"
     (root / "CHANGELOG.md").write_text(changelog)
     return root
 
@@ -95,11 +95,12 @@ def test_no_reason_allows_a_known_vulnerability(checkout: Path) -> None:
     assert not (checkout / "dist").exists()
 
 
-def test_a_version_without_a_section_in_the_changelog_is_not_released(checkout: Path) -> None:
-    (checkout / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n- One change.\n")
+@pytest.mark.parametrize("heading", ["Unreleased", f"{VERSION} — unreleased", f"{VERSION}1 - 2030-01-02"])
+def test_a_version_without_a_dated_section_in_the_changelog_is_not_released(checkout: Path, heading: str) -> None:
+    (checkout / "CHANGELOG.md").write_text(f"# Changelog\n\n## {heading}\n\n- One change.\n")
     refused = release(checkout, (report(SOUND), ""))
     assert refused.returncode == 1
-    assert f"CHANGELOG.md: no section for {VERSION}" in refused.stderr
+    assert f"CHANGELOG.md: no heading '## {VERSION} — DATE'" in refused.stderr
 
 
 @pytest.mark.timeout(240)

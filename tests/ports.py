@@ -1,23 +1,41 @@
 """Free ports.
 
 They are below the range that the system uses for outgoing connections: such a connection could take a port before the
-test's server binds it. Each process of a test run has a range of its own, for the same reason.
+test's server binds it. Each process of each test run on this machine has a range of its own, for the same reason.
 """
 
 import contextlib
+import fcntl
 import itertools
 import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 _LOWEST = 10_000
 _RANGE = 1_000
 _RANGES = 22
 
-_process = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_first = _LOWEST + _process % _RANGES * _RANGE
-_begin = random.randrange(_RANGE)  # a concurrent run begins elsewhere
+
+def _own_range() -> int:
+    """Return the number of a range that no other process has. It is locked until this process ends."""
+    folder = Path(tempfile.gettempdir(), f"headrace-test-ports-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for number in range(_RANGES):
+        lock = os.open(folder / str(number), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+        else:
+            return number
+    return random.randrange(_RANGES)  # more processes than ranges: shared, from a random port on
+
+
+_first = _LOWEST + _own_range() * _RANGE
+_begin = random.randrange(_RANGE)
 _next: Iterator[int] = itertools.cycle([*range(_first + _begin, _first + _RANGE), *range(_first, _first + _begin)])
 
 

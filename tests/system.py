@@ -16,6 +16,7 @@ import httpx2
 from shared.broker.keys import DATA_VERSION_KEY, state_key
 from tests.broker import Broker
 from tests.fakes.provider_server import FakeProvider
+from tests.forked import Forked, can_fork
 from tests.ports import free_port
 from tests.previous_release import SOURCE_TREE, path_of, python_of
 from tests.sse_client import SseConnection, open_sse
@@ -28,8 +29,8 @@ T = TypeVar("T")
 
 
 class Process:
-    """One `python -m headrace …` with its log in a file. It can be killed and started again with the same
-    arguments. ``trees``: the source tree of each start; by default always this one."""
+    """One `headrace …` with its log in a file, forked from a server if that makes no difference. It can be killed and
+    started again with the same arguments. ``trees``: the source tree of each start; by default always this one."""
 
     def __init__(self, name: str, arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
         self.name = name
@@ -37,7 +38,7 @@ class Process:
         self.trees: Iterator[Path] = repeat(REPOSITORY)
         self._arguments = arguments
         self.environment = dict(environment)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
 
     @property
     def pid(self) -> int:
@@ -55,6 +56,9 @@ class Process:
 
     def start(self) -> None:
         tree = next(self.trees)
+        if tree == REPOSITORY and can_fork(self._arguments, self.environment):
+            self._process = Forked(self._arguments, self.environment, tree, self.log)
+            return
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [python_of(tree), "-m", "headrace", *self._arguments],
@@ -65,8 +69,8 @@ class Process:
             )
 
     def signal(self, number: signal.Signals) -> None:
-        if self.alive:
-            os.kill(self.pid, number)
+        if self._process is not None:
+            self._process.send_signal(number)
 
     async def wait(self, timeout_s: float = 30) -> int:
         assert self._process is not None

@@ -4,6 +4,8 @@ PYTHON ?= python3
 # Each other Python has an environment of its own: make test PYTHON=python3.13 uses .venv-python3.13.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
+# Tests wait about as long as they compute. More than 16 at once would need more ports (tests/ports.py).
+TESTS_AT_ONCE ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 5 ? cores * 3 : 16)))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test image-test compatibility real-clients generated-clients conformance-kit conformance-references chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns
@@ -15,7 +17,7 @@ run: $(VENV)/installed  ## Start the whole system on an embedded broker, with th
 	@$(BIN)/headrace up $(ARGS)
 
 test: $(VENV)/installed-dev $(VENV)/installed-node  ## Run all tests, on real processes (ARGS="-k name" for some)
-	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist worksteal $(ARGS)
 
 pythons:  ## Run all tests on every supported Python of this machine but the default one (PYTHONS="3.12 3.13", ARGS=…)
 	@.ci/pythons

@@ -28,16 +28,17 @@ _MODULES: Final = {
         *(f"workers.providers.{name}" for name in ("demo", "openai", "anthropic", "ollama")),
     ),
 }
-#: Variables without effect on an import. A process with others that differ from ours is started by itself.
-_SETTINGS: Final = ("HEADRACE_", "OPENAI_", "ANTHROPIC_", "OLLAMA_")
+#: Beginnings of variables that the interpreter, a library or an import reads. If these differ from ours, a process is
+#: started by itself.
+_READ_AT_IMPORT: Final = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "PROMETHEUS_", "OTEL_", "OPENAI_LOG")
 
 
 def can_fork(arguments: list[str], environment: Mapping[str, str]) -> bool:
     """Return whether such a process behaves as one that is started by itself."""
     if sys.platform != "linux" or arguments[0] not in _MODULES:
         return False
-    names = {name for name, _ in set(environment.items()) ^ set(os.environ.items())}
-    return all(name.startswith(_SETTINGS) for name in names)
+    differences = {name for name, _ in set(environment.items()) ^ set(os.environ.items())}
+    return not any(name.startswith(_READ_AT_IMPORT) for name in differences)
 
 
 class Forked:

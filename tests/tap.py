@@ -56,11 +56,15 @@ class Tap:
         for end, data in held:
             end.forward(data)
 
+    def cut(self) -> None:
+        """Close the connections that are open."""
+        for end in list(self.open):
+            end.close()
+
     async def stop(self) -> None:
         if self._server is not None:
             self._server.close()
-        for end in list(self.open):
-            end.close()
+        self.cut()
         await asyncio.sleep(0)
 
 

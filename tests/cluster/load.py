@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Final, Self
 
 from redis.exceptions import RedisError
@@ -54,6 +55,7 @@ class Load:
         self.servers = servers
         self.streams = [Stream(BUCKET_TAGS[number * BUCKETS // _STREAMS]) for number in range(_STREAMS)]
         self.errors: set[str] = set()
+        self._name = token_hex(8)
         self._by_channel = {stream.channel: stream for stream in self.streams}
         self._loops = NodeLoops[Stream](servers, self._serve, lambda stream: stream.key)
         self._tasks: list[asyncio.Task[None]] = []
@@ -120,7 +122,7 @@ class Load:
                     for stream in streams
                     for command in (
                         ("SET", stream.key, stream.sent, "PX", 60_000),
-                        ("SPUBLISH", stream.channel, f"{stream.tag} {stream.sent}"),
+                        ("SPUBLISH", stream.channel, f"{stream.tag} {self._name} {stream.sent}"),
                     )
                 ]
             )
@@ -149,8 +151,9 @@ class Load:
 
     def _hear(self, messages: list[bytes]) -> None:
         for message in messages:
-            tag, number = message.decode().split()
-            self._by_channel[f"hr:{{{tag}}}:channel"].heard.append(int(number))
+            tag, name, number = message.decode().split()
+            if name == self._name:  # else it was under way when an earlier load ended
+                self._by_channel[f"hr:{{{tag}}}:channel"].heard.append(int(number))
 
     def _resume(self, channels: list[str]) -> None:
         for channel in channels:

@@ -361,6 +361,22 @@ async def test_other_requests_are_answered_between_the_parts_of_a_flood(edge: Ed
         assert await flooded < 20 * MEGABYTE  # 6 MB may be in the buffers of the kernel
 
 
+async def test_a_message_that_comes_with_the_handshake_is_answered(edge: Edge) -> None:
+    edge.fake.play("edge-early", Answer(deltas=WORDS))
+    request = {"type": "response.create", "model": "openai/edge-early", "input": "hi"}
+    create = frame(Opcode.TEXT, json.dumps(request).encode())
+    first = HANDSHAKE.encode() + create
+    for pieces in ([first + frame(Opcode.PING, b"early")], [first[:-40], first[-40:] + frame(Opcode.PING, b"early")]):
+        async with connected(edge.gateways[0].port) as connection:
+            await connection.send(*pieces)
+            assert (await connection.head())[0] == 101
+            received = await connection.until(b"response.completed")
+        assert b"early" in received
+    async with connected(edge.gateways[0].port) as connection:
+        await connection.send(HANDSHAKE.replace("Bearer", "Basic").encode() + create)
+        assert (await connection.head())[0] == 401
+
+
 @pytest.mark.parametrize(
     ("change", "status"),
     [

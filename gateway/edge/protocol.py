@@ -10,6 +10,7 @@ its response must leave in time (``unsent.py``), and there is a limit to the num
 import asyncio
 from typing import Any, ClassVar, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.acked import TRANSPORT
@@ -27,6 +28,20 @@ WEB_SOCKET_PATH: Final = b"/v1/responses"
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
+class _Parser(httptools.HttpRequestParser):
+    """Keeps the bytes that follow the head of an upgrade in the same read: the server drops them, and a client may
+    send its first message together with the handshake."""
+
+    rest = b""
+
+    def feed_data(self, data: Any) -> None:
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+            raise
+
+
 class EdgeProtocol(HttpToolsProtocol):
     """One connection. Every refusal ends it, so that nothing after it is taken for a request."""
 
@@ -38,6 +53,8 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self.parser = self._upgrading = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the server's own
         self._refusal = NOT_HTTP
         self._in_head = False
         self._idle_bytes = 0  # received since the last body byte, or the end of a head
@@ -155,9 +172,13 @@ class EdgeProtocol(HttpToolsProtocol):
             self._unsent = None
         super().handle_websocket_upgrade()
         web_socket = self.transport.get_protocol()
-        if isinstance(web_socket, EdgeWebSocket) and not web_socket.handshake_initiated:
+        if not isinstance(web_socket, EdgeWebSocket):
+            return
+        if not web_socket.handshake_initiated:
             self.transport.write(TOO_LARGE.render())  # its parser takes no line of more than 8 KiB
             self.transport.close()
+        elif self._upgrading.rest:
+            web_socket.data_received(self._upgrading.rest)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: the standard lets a server ignore it, and a client must not be able to fill the log."""

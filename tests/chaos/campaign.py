@@ -154,7 +154,9 @@ class Campaign:
                 self._result.hits[name] += 1
         for transcript in record.transcripts:
             readers["readers"] += 1
-            readers["readers over WebSocket"] += isinstance(transcript, NumberedTranscript)
+            if isinstance(transcript, NumberedTranscript):
+                readers["readers over WebSocket"] += 1
+                readers["resumes over WebSocket"] += transcript.resumes
             readers["resumes"] += transcript.resumes
             readers["resets"] += len(transcript.resets)
             readers["continued"] += transcript.continued

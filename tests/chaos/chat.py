@@ -122,9 +122,10 @@ class Chat:
         while self._may_still_request():
             await reader.create(request)
             self.record.refusals |= reader.refusals
-            if reader.transcript.stream_id is not None:
-                self._take_id(reader.transcript.stream_id)
-            if reader.transcript.has_ended or (self.record.stream_id and self._rng.random() < 0.7):
+            (transcript,) = reader.transcripts
+            if transcript.stream_id is not None:
+                self._take_id(transcript.stream_id)
+            if transcript.has_ended or (self.record.stream_id and self._rng.random() < 0.7):
                 return
             await asyncio.sleep(self._rng.uniform(0.05, 0.5))
 
@@ -195,12 +196,14 @@ class Chat:
             return None
 
     def _another_reader(self, name: str) -> Reader | SocketReader:
-        over_socket = self._plan.is_response and self._plan.rng(f"{name} dialect").random() < 0.5
-        return self._new_socket_reader(name) if over_socket else self._new_reader(name)
+        rng = self._plan.rng(f"{name} dialect")
+        if self._plan.is_response and rng.random() < 0.5:
+            return self._new_socket_reader(name, rng.choice([1, 2, 3]))
+        return self._new_reader(name)
 
-    def _new_socket_reader(self, name: str) -> SocketReader:
-        reader = SocketReader(self._rig, self._plan.rng(name))
-        self.record.transcripts.append(reader.transcript)
+    def _new_socket_reader(self, name: str, readers: int = 1) -> SocketReader:
+        reader = SocketReader(self._rig, self._plan.rng(name), readers)
+        self.record.transcripts += reader.transcripts
         return reader
 
     def _new_reader(self, name: str) -> Reader:

@@ -5,6 +5,7 @@ import asyncio
 import json
 import random
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -19,62 +20,72 @@ from tests.sse_client import open_sse
 _PASSING = frozenset({1001, 1006, 1011, 1012, 1013})
 _GONE = frozenset({404, 410})
 _UNAVAILABLE = 503
-_NOT_SERVED = 405  # by a gateway of 0.2.0
+_NOT_SERVED = 426  # by a gateway of 0.2.0
 _OPEN_S = 10.0
 _SLOW = 0.15
 _FICKLE = 0.5
 _AGAIN = 0.3
 
 
-class SocketReader:
-    """Reader of one response. ``rng`` chooses its gateways, when it disconnects without a reason, and how many of its
-    events it reads again."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A message of the client, and the reader of the events that follow. ``after``: number of the last event before
+    them."""
 
-    def __init__(self, rig: Rig, rng: random.Random) -> None:
-        self.transcript = NumberedTranscript()
+    message: dict[str, Any]
+    after: int
+    transcript: NumberedTranscript
+
+
+class SocketReader:
+    """Reads a response, once for each of its ``transcripts``, all at once on one connection. ``rng`` chooses its
+    gateways, when it disconnects without a reason, and how many events it reads again."""
+
+    def __init__(self, rig: Rig, rng: random.Random, readers: int = 1) -> None:
+        self.transcripts = [NumberedTranscript() for _ in range(readers)]
         #: Codes of refused requests, for the complaint of a client that is never accepted.
         self.refusals: set[str] = set()
         self._rig = rig
         self._rng = rng
 
     async def read(self, stream_id: str) -> None:
-        """Read until the response has ended for this reader."""
-        transcript = self.transcript
-        while not transcript.has_ended:
+        """Read until the response has ended for all of its readers."""
+        while unended := [each for each in self.transcripts if not each.has_ended]:
             await asyncio.sleep(self._rng.uniform(0, 0.3))
-            last = -1 if transcript.cursor is None else int(transcript.cursor)
-            after = self._rng.randint(-1, last) if self._rng.random() < _AGAIN else last
-            transcript.resumes += last >= 0
-            resume = {"type": "response.resume", "response_id": f"resp_{stream_id}", "starting_after": after}
-            await self._exchange(resume, after)
+            await self._exchange([self._resume(stream_id, transcript) for transcript in unended])
 
     async def create(self, request: dict[str, Any]) -> None:
         """Send a request and read one connection. Sent again, it attaches by its ``idempotency_key``."""
-        await self._exchange({"type": "response.create", **request}, -1)
+        message = {"type": "response.create", **request}
+        await self._exchange([_Asked(message, -1, self.transcripts[0])])
 
-    async def _exchange(self, message: dict[str, Any], after: int) -> None:
+    def _resume(self, stream_id: str, transcript: NumberedTranscript) -> _Asked:
+        last = -1 if transcript.cursor is None else int(transcript.cursor)
+        after = self._rng.randint(-1, last) if self._rng.random() < _AGAIN else last
+        transcript.resumes += last >= 0
+        message = {"type": "response.resume", "response_id": f"resp_{stream_id}", "starting_after": after}
+        return _Asked(message, after, transcript)
+
+    async def _exchange(self, asked: list[_Asked]) -> None:
         gateway = self._rng.randrange(GATEWAYS)
         slow, stay = self._rng.random() < _SLOW, self._rng.randint(1, 120)
         fickle = self._rng.random() < _FICKLE
-        track = self._rng.choice([{}, {"stream_id": "one"}])
-        self.transcript.begin(after)
         try:
             async with asyncio.timeout(_OPEN_S):
                 connection = await self._connect(gateway, slow=slow)
         except (OSError, TimeoutError, EOFError, InvalidHandshake) as error:
             status = error.response.status_code if isinstance(error, InvalidStatus) else _UNAVAILABLE
             if status == _NOT_SERVED:
-                await self._over_http(gateway, message, after)
+                await asyncio.gather(*(self._over_http(gateway, each) for each in asked))
             elif status != _UNAVAILABLE:
-                self.transcript.complaints.append(f"handshake: {status}")
+                asked[0].transcript.complaints.append(f"handshake: {status}")
             return
         try:
-            await connection.send(json.dumps(message | track))
             with self._rig.a_reader_on(gateway):
-                await self._take(connection, track, stay if fickle else None, slow=slow)
+                await self._take(connection, asked, stay if fickle else None, slow=slow)
         except ConnectionClosed as closed:
             if closed.rcvd is not None and closed.rcvd.code not in _PASSING:
-                self.transcript.complaints.append(f"closed: {closed.rcvd}")
+                asked[0].transcript.complaints.append(f"closed: {closed.rcvd}")
         finally:
             if self._rng.random() < 0.5:
                 connection.transport.abort()  # as a network does
@@ -97,55 +108,58 @@ class SocketReader:
             ping_interval=None,
         )
 
-    async def _take(
-        self, connection: ClientConnection, track: dict[str, str], stay: int | None, *, slow: bool
-    ) -> None:
+    async def _take(self, connection: ClientConnection, asked: list[_Asked], stay: int | None, *, slow: bool) -> None:
+        names = [self._rng.choice([None, "first"]), "second", "third"]
+        transcripts = {name: each.transcript for name, each in zip(names, asked, strict=False)}
+        for name, each in zip(names, asked, strict=False):
+            each.transcript.begin(each.after)
+            await connection.send(json.dumps(each.message | ({} if name is None else {"stream_id": name})))
         taken = 0
-        while not self.transcript.has_ended and taken != stay:
+        while taken != stay and not all(each.has_ended for each in transcripts.values()):
             event = json.loads(await connection.recv())
-            if {name: event[name] for name in event.keys() & {"stream_id"}} != track:
-                self.transcript.complaints.append(f"stream_id {event.get('stream_id')} for {track}")
+            transcript = transcripts[event.get("stream_id")]
             if "sequence_number" not in event:
-                await self._refused(event)
+                await self._refused(event, transcript)
                 return
-            self.transcript.take_event(event)
+            transcript.take_event(event)
             taken += 1
             if slow:
                 await asyncio.sleep(0.02)
 
-    async def _over_http(self, gateway: int, message: dict[str, Any], after: int) -> None:
+    async def _over_http(self, gateway: int, asked: _Asked) -> None:
         """Send the same request to a gateway that serves no WebSockets."""
-        url, body = f"{self._rig.address(gateway)}/v1/responses", dict(message)
+        url, body, transcript = f"{self._rig.address(gateway)}/v1/responses", dict(asked.message), asked.transcript
+        transcript.begin(asked.after)
         if body.pop("type") == "response.create":
             headers = {"Idempotency-Key": body.pop("idempotency_key")}
             opening = open_sse("POST", url, headers=headers, json={**body, "stream": True})
         else:
-            opening = open_sse("GET", f"{url}/{body['response_id']}?stream=true&starting_after={after}")
+            opening = open_sse("GET", f"{url}/{body['response_id']}?stream=true&starting_after={asked.after}")
         try:
             async with asyncio.timeout(_OPEN_S):
                 connection = await opening
             async with connection:
                 if connection.status in _GONE:
-                    self.transcript.refuse(connection.status)
+                    transcript.refuse(connection.status)
                 elif connection.status != _UNAVAILABLE:
                     assert connection.status == 200, connection.status
                     with self._rig.a_reader_on(gateway):
                         async for frame in connection.frames():
-                            self.transcript.take_event(frame.data)
+                            transcript.take_event(frame.data)
         except NETWORK_ERRORS:
             return
 
-    async def _refused(self, event: dict[str, Any]) -> None:
+    async def _refused(self, event: dict[str, Any], transcript: NumberedTranscript) -> None:
         """Take an error that is no event of the response."""
         status = event["status"]
         if status in _GONE:
-            self.transcript.refuse(status)
+            transcript.refuse(status)
         elif status != _UNAVAILABLE:
-            self.transcript.complaints.append(f"error {status}: {event['error']}")
-            self.transcript.refuse(status)
+            transcript.complaints.append(f"error {status}: {event['error']}")
+            transcript.refuse(status)
         else:
             self.refusals.add(event["error"]["code"])
             is_cut = "response_id" in event  # by a gateway that drains; the client resumes elsewhere at once
             if not is_cut and "retry-after" not in event["headers"]:
-                self.transcript.complaints.append(f"503 without Retry-After: {event['error']}")
+                transcript.complaints.append(f"503 without Retry-After: {event['error']}")
             await asyncio.sleep(0.3)

@@ -68,7 +68,7 @@ class SocketReader:
 
     async def _exchange(self, asked: list[_Asked]) -> None:
         gateway = self._rng.randrange(GATEWAYS)
-        slow, stay = self._rng.random() < _SLOW, self._rng.randint(1, 120)
+        slow, stay = self._rng.random() < _SLOW, self._rng.randint(1, 40)
         fickle = self._rng.random() < _FICKLE
         try:
             async with asyncio.timeout(_OPEN_S):

@@ -7,6 +7,7 @@ import pytest
 
 from tests.chaos.chat import Record
 from tests.chaos.history import History, ProviderCall, Span
+from tests.chaos.numbered import NumberedTranscript
 from tests.chaos.oracle import judge
 from tests.chaos.plans import draw_plan
 from tests.chaos.transcript import Transcript
@@ -64,3 +65,40 @@ def test_a_stored_answer_that_cannot_be_reached_ends_with_what_its_readers_had(c
     record.transcripts[0].resets.append((call.begin + 2, False))
     history.worker_out[0] = [Span(call.begin, call.begin + 1)]
     assert ("reader 0: reset though the answer is stored" in "".join(judge(record, history))) is not is_excused
+
+
+def _take(transcript: NumberedTranscript, *events: tuple[int, str]) -> NumberedTranscript:
+    for number, delta in events:
+        event = {"sequence_number": number, "type": "response.output_text.delta", "delta": delta}
+        transcript.take_event(event)
+    return transcript
+
+
+def test_a_resumed_response_has_the_same_events_without_a_hole() -> None:
+    transcript = _take(NumberedTranscript(), (0, "a"), (1, "b"))
+    transcript.begin(0)
+    _take(transcript, (1, "b"), (2, "c"))
+    assert (transcript.text, transcript.complaints) == ("abc", [])
+
+
+@pytest.mark.parametrize(
+    ("again", "complaint"),
+    [((3, "d"), "delta 3, expected 1"), ((2, "c"), "delta 2, expected 1"), ((1, "B"), "event 1 was")],
+)
+def test_a_response_with_a_hole_or_another_event_is_found(again: tuple[int, str], complaint: str) -> None:
+    transcript = _take(NumberedTranscript(), (0, "a"), (1, "b"))
+    transcript.begin(0)
+    (found,) = _take(transcript, again).complaints
+    assert complaint in found
+
+
+@pytest.mark.parametrize("is_lost", [True, False])
+def test_a_response_may_be_taken_back_only_if_its_worker_was_lost(is_lost: bool) -> None:
+    record, history, call = _stream_that_ends("stream_reset")
+    transcript = NumberedTranscript()
+    transcript.done, transcript.error = record.transcripts[0].done, record.transcripts[0].error
+    transcript.ended_at = call.end
+    record.transcripts = [transcript]
+    if is_lost:
+        history.worker_out[0] = [Span(call.begin, call.begin + 1)]
+    assert (judge(record, history) == []) is is_lost

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from selenium.webdriver import Chrome
 
-from gateway.edge.protocol import MOST_HEAD_BYTES
+from gateway.edge.refusals import MOST_HEAD_BYTES
 from shared.settings import Settings
 from tests.browser import browser, need_browser
 from tests.fakes.answer import Answer, Turnstile

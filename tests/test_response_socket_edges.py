@@ -303,15 +303,78 @@ async def test_a_message_that_never_ends_is_refused(edge: Edge, pieces: list[byt
     assert int(CloseCode.POLICY_VIOLATION).to_bytes(2) + b"message: " in received
 
 
-async def test_pings_of_a_client_that_reads_nothing_take_no_memory(edge: Edge) -> None:
+@pytest.mark.parametrize("opcode", [Opcode.PING, Opcode.PONG])
+async def test_pings_of_a_client_that_reads_nothing_take_no_memory(edge: Edge, opcode: Opcode) -> None:
+    """A thousand are in the budget of a connection, and those that come together have one answer."""
     async with connected(edge.gateways[0].port) as connection:
         await connection.send(HANDSHAKE.encode())
         assert (await connection.head())[0] == 101
         before = edge.gateways[0].rss_bytes
-        pings = frame(Opcode.PING, b"p" * 125) * 1000
-        for _ in range(300):  # 37 MB of pongs
-            await connection.send(pings)
+        floods = frame(opcode, b"p" * 125) * 1000
+        for _ in range(300):  # 37 MB
+            await connection.send(floods)
         assert edge.gateways[0].rss_bytes - before < 8 * MEGABYTE
+        received = await connection.until(int(CloseCode.POLICY_VIOLATION).to_bytes(2) + b"pings and pongs: ")
+    assert received.count(b"p" * 125) < 500
+
+
+async def test_pings_of_a_lively_client_are_answered(edge: Edge) -> None:
+    """A thousand of them are no flood."""
+    async with connected(edge.gateways[0].port) as connection:
+        await connection.send(HANDSHAKE.encode())
+        assert (await connection.head())[0] == 101
+        for i in range(900):
+            await connection.send(frame(Opcode.PING, b"%03d" % i))
+            await connection.until(b"\x8a\x03%03d" % i)
+
+
+#: An endless message of empty fragments: 9,000 of them are one write, and one error.
+SMALL_FRAMES = (
+    frame(Opcode.TEXT, b"", fin=False) + frame(Opcode.CONT, b"", fin=False) * 9000 + frame(Opcode.CONT, b"")
+)
+REQUESTS = 400
+
+
+async def test_other_requests_are_answered_between_the_parts_of_a_flood(edge: Edge) -> None:
+    """Counted in bytes of the flood that the gateway takes meanwhile, at any speed: 256 kB for each turn of its event
+    loop if it parsed all that it reads."""
+    answered = asyncio.Event()
+
+    async def flood(connection: RawConnection) -> int:
+        sent = 0
+        while not answered.is_set():
+            await connection.send(SMALL_FRAMES)
+            await asyncio.sleep(0)  # also if the connection is closed
+            sent += len(SMALL_FRAMES)
+        return sent
+
+    async with connected(edge.gateways[0].port) as flooding, connected(edge.gateways[0].port) as other:
+        await flooding.send(HANDSHAKE.encode(), SMALL_FRAMES)
+        await flooding.until(b"invalid_json")
+        flooded = asyncio.create_task(flood(flooding))
+        try:
+            await other.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * REQUESTS)
+            for _ in range(REQUESTS):
+                assert (await other.answer()).status == 200
+        finally:
+            answered.set()
+        assert await flooded < 20 * MEGABYTE  # 6 MB may be in the buffers of the kernel
+
+
+async def test_a_message_that_comes_with_the_handshake_is_answered(edge: Edge) -> None:
+    edge.fake.play("edge-early", Answer(deltas=WORDS))
+    request = {"type": "response.create", "model": "openai/edge-early", "input": "hi"}
+    create = frame(Opcode.TEXT, json.dumps(request).encode())
+    first = HANDSHAKE.encode() + create
+    for pieces in ([first + frame(Opcode.PING, b"early")], [first[:-40], first[-40:] + frame(Opcode.PING, b"early")]):
+        async with connected(edge.gateways[0].port) as connection:
+            await connection.send(*pieces)
+            assert (await connection.head())[0] == 101
+            received = await connection.until(b"response.completed")
+        assert b"early" in received
+    async with connected(edge.gateways[0].port) as connection:
+        await connection.send(HANDSHAKE.replace("Bearer", "Basic").encode() + create)
+        assert (await connection.head())[0] == 401
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ from typing import Any
 
 import httpx2
 import pytest
+from websockets.exceptions import InvalidStatus
 
 from tests.archive_databases import SqliteFile
 from tests.credentials import JWT_SETTINGS, bearer, token
-from tests.fakes.answer import Answer, Counts
+from tests.fakes.answer import Answer, Counts, Turnstile
 from tests.mixed_system import Client, MixedSystem
 from tests.previous_release import PREVIOUS_VERSION, unpack_previous_release
+from tests.response_socket import open_socket, response_id, text_of
 from tests.sse_client import open_sse
 from tests.system import ask
 from tests.webhook_receiver import SECRET, WebhookReceiver
@@ -122,6 +124,7 @@ async def test_each_version_serves_the_streams_of_the_other(features: Features) 
             streams += await chat_goes_on(features, name, first, second)
             await stream_is_read_and_cancelled(features, name, first, second)
             await link_is_good_until_its_stream_is_deleted(features, first, second)
+        await response_goes_on_without_a_socket(features, f"{worker}-socket")
         if worker == "old":
             await features.replace(features.workers[0], new=True)
     await endings_are_told_counted_and_archived(features, streams)
@@ -177,6 +180,39 @@ async def link_is_good_until_its_stream_is_deleted(system: Features, first: int,
     deleted = await system.http.delete(f"{system.gateways[second].url}/chat/{stream_id}")
     assert deleted.status_code == 204
     assert (await system.get(f"/chat/{stream_id}", first)).status_code == 410
+
+
+async def response_goes_on_without_a_socket(system: Features, name: str) -> None:
+    """The old gateway refuses the handshake with 426. A client goes on over HTTP: with the same key if it was cut
+    before it knew the response, else after its last number; and over a WebSocket again."""
+    held = Turnstile()
+    system.fake.play(name, Answer(deltas=WORDS, turnstile=held))
+    request = {"model": f"openai/{name}", "input": "hi", "background": True}
+    await held.allow(3)
+    async with open_socket(system, NEW, ALICE) as socket:
+        await socket.send("response.create", idempotency_key=name, **request)
+        seen = await socket.until("response.output_text.delta")
+        socket.cut()
+    with pytest.raises(InvalidStatus) as refused:
+        async with open_socket(system, OLD, ALICE):
+            pass
+    assert refused.value.response.status_code == 426
+    url, key = f"{system.gateways[OLD].url}/v1/responses", {**ALICE, "Idempotency-Key": name}
+    async with await open_sse("POST", url, headers=key, json={**request, "stream": True}) as attached:
+        assert [(await attached.next(event["type"])).data for event in seen] == seen
+    last = seen[-1]["sequence_number"]
+    where = f"{url}/{response_id(seen)}?stream=true&starting_after={last}"
+    async with await open_sse("GET", where, headers=ALICE) as resumed:
+        await held.allow(6)
+        seen.append((await resumed.next("response.output_text.delta")).data)
+    async with open_socket(system, NEW, ALICE) as socket:
+        after = {"response_id": response_id(seen), "starting_after": seen[-1]["sequence_number"]}
+        await socket.send("response.resume", **after)
+        await held.allow(len(WORDS))
+        seen += await socket.rest()
+    assert text_of(seen) == "".join(WORDS)
+    assert [event["sequence_number"] for event in seen] == list(range(len(seen)))
+    assert len([call for call in system.fake.calls if call.model == name]) == 1
 
 
 async def endings_are_told_counted_and_archived(system: Features, streams: list[str]) -> None:

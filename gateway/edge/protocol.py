@@ -8,64 +8,38 @@ its response must leave in time (``unsent.py``), and there is a limit to the num
 """
 
 import asyncio
-import json
-from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, ClassVar, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from gateway.edge.acked import TRANSPORT
 from gateway.edge.body_writer import BODY_WRITER, BodyWriter
 from gateway.edge.crowd import Crowd
-from gateway.edge.headers import ALWAYS, NO_STORE
 from gateway.edge.lingering_close import LINGER_S, MOST_LINGER_BYTES
+from gateway.edge.refusals import FULL, MOST_FIELDS, MOST_HEAD_BYTES, NOT_HTTP, TOO_LARGE, Refusal, Refused, bad
 from gateway.edge.unsent import Unsent
 from gateway.edge.unsent_total import UnsentTotal
 from gateway.edge.web_socket import EdgeWebSocket
 from shared.settings import Settings
 
-#: Limit for the request line plus all fields. Tokens of identity providers are the largest legitimate fields.
-MOST_HEAD_BYTES: Final = 32 * 1024
-MOST_FIELDS: Final = 100
 WEB_SOCKET_PATH: Final = b"/v1/responses"
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    """The response to a request that does not reach the application."""
+class _Parser(httptools.HttpRequestParser):
+    """Keeps the bytes that follow the head of an upgrade in the same read: the server drops them, and a client may
+    send its first message together with the handshake."""
 
-    status: HTTPStatus
-    code: str
-    message: str
-    retry_after_s: int | None = None
+    rest = b""
 
-
-class _Refused(Exception):
-    """Leaves the parser through the server, which then requests a response. Made anew each time: a shared instance
-    would keep the frames, and so the connections, that it was ever raised in."""
-
-    def __init__(self, refusal: _Refusal) -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-
-
-_NOT_HTTP: Final = _Refusal(HTTPStatus.BAD_REQUEST, "bad_request", "the request is not valid HTTP/1.1")
-_TOO_LARGE: Final = _Refusal(
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "headers_too_large",
-    f"the request's headers exceed {MOST_HEAD_BYTES} bytes or {MOST_FIELDS} fields; send fewer or shorter headers",
-)
-
-_FULL: Final = _Refusal(
-    HTTPStatus.SERVICE_UNAVAILABLE, "too_many_connections", "all connections are in use; try again shortly", 2
-)
-
-
-def _bad(message: str) -> _Refused:
-    return _Refused(_Refusal(HTTPStatus.BAD_REQUEST, "bad_request", message))
+    def feed_data(self, data: Any) -> None:
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self.rest = data[upgrade.args[0] :]
+            raise
 
 
 class EdgeProtocol(HttpToolsProtocol):
@@ -79,7 +53,9 @@ class EdgeProtocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._refusal = _NOT_HTTP
+        self.parser = self._upgrading = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as the server's own
+        self._refusal = NOT_HTTP
         self._in_head = False
         self._idle_bytes = 0  # received since the last body byte, or the end of a head
         self._linger_bytes_left = 0
@@ -93,7 +69,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._unsent = Unsent(self, self.write_deadline_s)
         self._start_head_timer()
         if not self.crowd.make_room_for(self, len(self.connections)):
-            transport.write(_rendered(_FULL))
+            transport.write(FULL.render())
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -116,7 +92,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self._idle_bytes += len(data)
         super().data_received(data)
         if self._idle_bytes > MOST_HEAD_BYTES and self._lingering is None and not self.transport.is_closing():
-            self._refuse(_TOO_LARGE)
+            self._refuse(TOO_LARGE)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -136,7 +112,7 @@ class EdgeProtocol(HttpToolsProtocol):
         self.crowd.is_busy(self)
         try:
             self._check()
-        except _Refused as error:
+        except Refused as error:
             self._refusal = error.refusal
             raise
         super().on_headers_complete()
@@ -196,18 +172,22 @@ class EdgeProtocol(HttpToolsProtocol):
             self._unsent = None
         super().handle_websocket_upgrade()
         web_socket = self.transport.get_protocol()
-        if isinstance(web_socket, EdgeWebSocket) and not web_socket.handshake_initiated:
-            self.transport.write(_rendered(_TOO_LARGE))  # its parser takes no line of more than 8 KiB
+        if not isinstance(web_socket, EdgeWebSocket):
+            return
+        if not web_socket.handshake_initiated:
+            self.transport.write(TOO_LARGE.render())  # its parser takes no line of more than 8 KiB
             self.transport.close()
+        elif self._upgrading.rest:
+            web_socket.data_received(self._upgrading.rest)
 
     def _unsupported_upgrade_warning(self) -> None:
         """Log nothing: the standard lets a server ignore it, and a client must not be able to fill the log."""
 
     def _check(self) -> None:
-        """Raise :class:`_Refused` for a head over the limits, or one that proxies interpret differently."""
+        """Raise :class:`Refused` for a head over the limits, or one that proxies interpret differently."""
         version = self.parser.get_http_version()
         if version not in _VERSIONS:
-            raise _bad("only HTTP/1.1 and HTTP/1.0 are supported")
+            raise bad("only HTTP/1.1 and HTTP/1.0 are supported")
         size, hosts, encodings = len(self.url), 0, []
         for name, value in self.headers:
             size += len(name) + len(value) + 4
@@ -216,17 +196,17 @@ class EdgeProtocol(HttpToolsProtocol):
             elif name == b"transfer-encoding":
                 encodings.append(value.lower())
         if size > MOST_HEAD_BYTES or len(self.headers) > MOST_FIELDS:
-            raise _Refused(_TOO_LARGE)
+            raise Refused(TOO_LARGE)
         if hosts > 1 or (hosts == 0 and version == "1.1"):
-            raise _bad("Host: must be sent exactly once")
+            raise bad("Host: must be sent exactly once")
         if encodings and (version == "1.0" or encodings != [b"chunked"]):
             # Proxies interpret these differently.
-            raise _bad("Transfer-Encoding: only chunked is supported, with HTTP/1.1")
+            raise bad("Transfer-Encoding: only chunked is supported, with HTTP/1.1")
         if self.parser.should_upgrade() and self._should_upgrade() and (self._responds or self.flow.write_paused):
-            raise _bad("Upgrade: an earlier request of this connection has not been answered; use another connection")
+            raise bad("Upgrade: an earlier request of this connection has not been answered; use another connection")
         if self.parser.should_upgrade() and (encodings or self._length() > 0):
             # The parser would drop the body, and the application would see an empty request.
-            raise _bad("Upgrade: not supported; leave it out")
+            raise bad("Upgrade: not supported; leave it out")
 
     @property
     def _responds(self) -> bool:
@@ -235,14 +215,14 @@ class EdgeProtocol(HttpToolsProtocol):
     def _length(self) -> int:
         return next((int(value) for name, value in self.headers if name == b"content-length"), 0)
 
-    def _refuse(self, refusal: _Refusal) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Respond unless an earlier request on this connection still awaits its response; then only close, because
         the client would take the refusal for that response."""
         self._stop_head_timer()
         cycle = self.cycle
         is_idle = (cycle is None or cycle.response_complete) and not self.pipeline
         if is_idle or (cycle is not None and not cycle.response_started and cycle.more_body and not self.pipeline):
-            self.transport.write(_rendered(refusal))
+            self.transport.write(refusal.render())
         if is_idle and self.transport.can_write_eof():
             self.transport.write_eof()
             self._linger_bytes_left = MOST_LINGER_BYTES
@@ -281,20 +261,3 @@ def protocol(settings: Settings, most_connections: int) -> type[EdgeProtocol]:
         crowd = Crowd(most_connections)
 
     return Protocol
-
-
-def _rendered(refusal: _Refusal) -> bytes:
-    is_retryable = refusal.retry_after_s is not None
-    error = {"code": refusal.code, "message": refusal.message, "retryable": is_retryable}
-    body = json.dumps({"error": error}).encode()
-    fields = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"connection", b"close"),
-        *([(b"retry-after", b"%d" % refusal.retry_after_s)] if refusal.retry_after_s is not None else []),
-        NO_STORE,
-        *ALWAYS,
-    ]
-    lines = [b"HTTP/1.1 %d %b" % (refusal.status, refusal.status.phrase.encode())]
-    lines += [b"%b: %b" % field for field in fields]
-    return b"\r\n".join(lines) + b"\r\n\r\n" + body

@@ -1,8 +1,8 @@
 """WebSockets on a connection, with limits that the server underneath lacks.
 
-The server frames, pings and closes. Four things are left to this module: memory and time for messages before they are
-complete, answers to pings that the peer does not read, bytes that the peer does not take (``unsent.py``), and a
-shutdown that leaves responses time to end.
+The server frames, pings and closes, a limited number of frames at a time (``paced_web_socket.py``). Three things are
+left to this module: memory and time for messages before they are complete, bytes that the peer does not take
+(``unsent.py``), and a shutdown that leaves responses time to end.
 """
 
 import asyncio
@@ -12,12 +12,13 @@ from typing import Any, ClassVar, Final
 
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.utils import ClientDisconnected
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
 from gateway.edge.acked import TRANSPORT
 from gateway.edge.lingering_close import LINGER_S
+from gateway.edge.paced_web_socket import CONTROL_FRAMES_A_SECOND, MOST_CONTROL_FRAMES, PacedWebSocket
+from gateway.edge.turns import Turns
 from gateway.edge.unsent import Unsent
 from gateway.edge.unsent_total import UnsentTotal
 from gateway.intake.body_memory import BodyMemory, BodyShare
@@ -38,7 +39,7 @@ _quiet: Final = logging.getLogger(f"{__name__}.server")
 _quiet.setLevel(logging.WARNING)
 
 
-class EdgeWebSocket(WebSocketsSansIOProtocol):
+class EdgeWebSocket(PacedWebSocket):
     """One WebSocket. ``on_shutdown``: called instead of closing at once when the server stops."""
 
     deadline_s: ClassVar[float] = 30
@@ -49,10 +50,8 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         super().__init__(*arguments, **options)
         self.logger = self.conn.logger = _quiet
         self.on_shutdown: Callable[[], None] | None = None
-        self._holds: set[str] = set()
         self._unsent: Unsent | None = None
         self._resumed = 0  # number of times that the peer has made room
-        self._late_pong = b""  # the answer to the last ping, for a peer that takes nothing at the moment
         self._memory: BodyMemory | None = None
         self._principal: str | None = None
         self._share: BodyShare | None = None  # of the message that is being received
@@ -64,7 +63,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     def begin_messages(self, memory: BodyMemory, principal: str | None) -> None:
         """Receive messages from now on, within the principal's part of ``memory``."""
         self._memory, self._principal = memory, principal
-        self._release("handshake")
+        self.release("handshake")
 
     @property
     def has_room(self) -> bool:
@@ -89,7 +88,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     # --- reading
 
     def handle_connect(self, event: Request) -> None:
-        self._hold("handshake")
+        self.hold("handshake")
         if not "".join(event.headers.get_all("Sec-WebSocket-Key")).isascii():
             del event.headers["Sec-WebSocket-Key"]  # refused as missing; the library would take it for a bug
         super().handle_connect(event)
@@ -97,16 +96,18 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
             self.scope[TRANSPORT] = self.transport  # type: ignore[typeddict-unknown-key]  # beyond ASGI
             self.scope[WEB_SOCKET] = self  # type: ignore[typeddict-unknown-key]  # beyond ASGI
 
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        incomplete = len(self.conn.reader.buffer) + sum(map(len, self.frames)) + len(self.frames) * _FRAGMENT_BYTES
+    def parse(self) -> None:
+        super().parse()
+        incomplete = len(self.conn.reader.buffer)
+        if self.frames:  # not their sum: it would be computed again for each of thousands of fragments
+            incomplete += (self.conn.cur_size or 0) + len(self.frames) * _FRAGMENT_BYTES
         if not incomplete or self.transport.is_closing():
             self._stop_message_timer()
             return
         if self._message_timer is None:
             self._message_timer = self.loop.call_later(self.deadline_s, self._on_message_timeout)
         if incomplete > _FREE_BYTES and self._share is None and self._taking is None and self._memory is not None:
-            self._hold("memory")
+            self.hold("memory")
             self._taking = self.loop.create_task(self._take_memory(self._memory))
 
     async def _take_memory(self, memory: BodyMemory) -> None:
@@ -125,7 +126,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         self._taking, self._share = None, share
         self._stop_message_timer()  # the wait for memory has a limit of its own
         self._message_timer = self.loop.call_later(self.deadline_s, self._on_message_timeout)
-        self._release("memory")
+        self.release("memory")
 
     def handle_cont(self, event: Frame) -> None:
         if len(self.frames) >= _MOST_FRAGMENTS:
@@ -148,22 +149,23 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         kind = "text" if self.curr_msg_data_type == "text" else "bytes"
         received: Any = {"type": "websocket.receive", kind: data, BODY_SHARE: share}  # beyond ASGI
         self.queue.put_nowait(received)
-        self._hold("message")
+        self.hold("message")
 
     async def receive(self) -> ASGIReceiveEvent:
         """Return the next message. Its ``text`` is bytes, which the application parses as JSON in any case."""
         message = await self.queue.get()
         if self.queue.empty():
-            self._release("message")
+            self.release("message")
         return message
 
     def handle_ping(self) -> None:
-        """Answer only the last ping of a peer that takes nothing: the others would pile up."""
-        pongs = self.conn.data_to_send()  # of all pings that came together, with the first of them
-        if self.writable.is_set():
-            self.transport.write(b"".join(pongs))
-        elif pongs:
-            self._late_pong = pongs[-1]
+        """Answer only the last one of the pings that came together, as the standard allows."""
+        written = self.conn.data_to_send()  # with the first ping: all pongs, and maybe the answer to a close frame
+        self.transport.write(b"".join(written[self._pings - 1 :]))
+
+    def on_flood(self) -> None:
+        limits = f"{MOST_CONTROL_FRAMES} at once, and then {CONTROL_FRAMES_A_SECOND} a second"
+        self._fail(CloseCode.POLICY_VIOLATION, f"pings and pongs: more than {limits}")
 
     def handle_parser_exception(self) -> None:
         """Close with the reason, and leave the peer time to read it: unread bytes would reset the connection. Called
@@ -176,8 +178,9 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         self.frames = []
+        self.drop_unparsed()
         self._give_up_share()
-        self._release_all()
+        self.release_all()
         self.close_timer = self.loop.call_later(LINGER_S, self.transport.close)
 
     # --- writing, and the end
@@ -192,6 +195,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
             self._unsent = None
         self.unsent_total.remove(self)
         self._stop_message_timer()
+        self.drop_unparsed()
         if self._taking is not None:
             self._taking.cancel()
         super().connection_lost(exc)
@@ -210,9 +214,6 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         super().resume_writing()
         self.unsent_total.remove(self)
         self._resumed += 1
-        pong, self._late_pong = self._late_pong, b""
-        if pong and self.has_room:
-            self.transport.write(pong)
 
     @property
     def awaits_peer(self) -> bool:
@@ -225,7 +226,7 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
     async def send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.close":
-            self._release_all()  # for the peer's answer
+            self.release_all()  # for the peer's answer
 
     def shutdown(self) -> None:
         if self.on_shutdown is None or self.close_sent:
@@ -241,7 +242,9 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
 
     def _on_message_timeout(self) -> None:
         self._message_timer = None
-        if self._taking is None and not self.close_sent:
+        if self.is_held:  # the rest may be there, unread
+            self._message_timer = self.loop.call_later(self.deadline_s, self._on_message_timeout)
+        elif not self.close_sent:
             self._fail(CloseCode.POLICY_VIOLATION, f"message: not received within {self.deadline_s:g} s")
 
     def _stop_message_timer(self) -> None:
@@ -254,26 +257,12 @@ class EdgeWebSocket(WebSocketsSansIOProtocol):
         if share is not None:
             share.release()
 
-    def _hold(self, reason: str) -> None:
-        self._holds.add(reason)
-        if not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def _release(self, reason: str) -> None:
-        self._holds.discard(reason)
-        if not self._holds and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def _release_all(self) -> None:
-        self._holds.clear()
-        if not self.transport.is_closing():
-            self.transport.resume_reading()
-
 
 def web_socket_protocol(settings: Settings) -> type[EdgeWebSocket]:
     """Return the class that the server instantiates for each WebSocket."""
 
     class WebSocket(EdgeWebSocket):
+        turns = Turns()
         deadline_s = settings.request_deadline_s
         write_deadline_s = settings.write_deadline_s
 

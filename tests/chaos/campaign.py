@@ -14,6 +14,7 @@ from tests.chaos.counters import Counters
 from tests.chaos.faults import Faults
 from tests.chaos.leaks import complaints_at_the_end, loud_lines, open_files
 from tests.chaos.ledgers import complaints_about_ledgers
+from tests.chaos.numbered import NumberedTranscript
 from tests.chaos.oracle import judge
 from tests.chaos.plans import draw_plan
 from tests.chaos.rig import BOUND_S, Rig
@@ -145,6 +146,7 @@ class Campaign:
             (f"provider {plan.status}", plan.status is not None),
             ("provider stall", plan.stall_s > 0),
             ("provider stores", plan.is_stored),
+            ("response over WebSocket", plan.is_response),
             ("cancel", record.cancelled),
             ("delete", record.deleted),
         ):
@@ -152,6 +154,9 @@ class Campaign:
                 self._result.hits[name] += 1
         for transcript in record.transcripts:
             readers["readers"] += 1
+            if isinstance(transcript, NumberedTranscript):
+                readers["readers over WebSocket"] += 1
+                readers["resumes over WebSocket"] += transcript.resumes
             readers["resumes"] += transcript.resumes
             readers["resets"] += len(transcript.resets)
             readers["continued"] += transcript.continued

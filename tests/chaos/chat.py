@@ -11,6 +11,7 @@ import httpx2
 from tests.chaos.plans import StreamPlan
 from tests.chaos.reader import Reader
 from tests.chaos.rig import BOUND_S, GATEWAYS, Rig
+from tests.chaos.socket_reader import SocketReader
 from tests.chaos.transcript import Transcript
 
 #: A client that retries expects to be accepted within this time.
@@ -64,18 +65,20 @@ class Chat:
             record.complaints.append(f"not over after {BOUND_S:g} s; readers (cursor, ended): {seen}")
 
     async def _use(self) -> None:
-        first = self._new_reader("reader 0")
-        if self._plan.route == "/chat":
-            await self._post()
+        first: Reader | SocketReader
+        if self._plan.is_response:
+            first = self._new_socket_reader("reader 0")
+            await self._create(first)
         else:
-            await self._post_stream(first)
+            first = self._new_reader("reader 0")
+            await (self._post() if self._plan.route == "/chat" else self._post_stream(first))
         record = self.record
         if record.stream_id is None:
             if not record.complaints:
                 record.complaints.append(f"not accepted within {_ACCEPT_S:g} s: {sorted(record.refusals)}")
             return
         record.accepted_at = time.monotonic()
-        others = [self._new_reader(f"reader {i}") for i in range(1, self._plan.readers)]
+        others = [self._another_reader(f"reader {i}") for i in range(1, self._plan.readers)]
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll(record.stream_id))
             tasks.create_task(self._stop(record.stream_id))
@@ -110,6 +113,19 @@ class Chat:
                 self.record.complaints.append(f"POST /chat/stream: {status}")
                 return
             if reader.transcript.has_ended or (self.record.stream_id and self._rng.random() < 0.7):
+                return
+            await asyncio.sleep(self._rng.uniform(0.05, 0.5))
+
+    async def _create(self, reader: SocketReader) -> None:
+        """Create a response over WebSockets; sometimes attach again by the same message."""
+        request = {**self._plan.response_request, "idempotency_key": self._key["Idempotency-Key"]}
+        while self._may_still_request():
+            await reader.create(request)
+            self.record.refusals |= reader.refusals
+            (transcript,) = reader.transcripts
+            if transcript.stream_id is not None:
+                self._take_id(transcript.stream_id)
+            if transcript.has_ended or (self.record.stream_id and self._rng.random() < 0.7):
                 return
             await asyncio.sleep(self._rng.uniform(0.05, 0.5))
 
@@ -178,6 +194,17 @@ class Chat:
             return await self._rig.http.request(method, url, **options)
         except httpx2.HTTPError:
             return None
+
+    def _another_reader(self, name: str) -> Reader | SocketReader:
+        rng = self._plan.rng(f"{name} dialect")
+        if self._plan.is_response and rng.random() < 0.5:
+            return self._new_socket_reader(name, rng.choice([1, 2, 3]))
+        return self._new_reader(name)
+
+    def _new_socket_reader(self, name: str, readers: int = 1) -> SocketReader:
+        reader = SocketReader(self._rig, self._plan.rng(name), readers)
+        self.record.transcripts += reader.transcripts
+        return reader
 
     def _new_reader(self, name: str) -> Reader:
         reader = Reader(self._rig, self._plan.rng(name))

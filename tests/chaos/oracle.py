@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from tests.chaos.chat import Record
 from tests.chaos.history import History
+from tests.chaos.numbered import NumberedTranscript
 from tests.chaos.transcript import Transcript
 
 _CALL = re.compile(r"\[(\d+):")
@@ -92,7 +94,8 @@ class _Judge:
         assert done is not None
         finish, reason = done.data["finish_reason"], done.data["reason"]
         yield from self._of_text(transcript.text, whole=finish == "stop")
-        if done.id is None and reason not in ("stream_lost", "deleted", "resume_without_key"):
+        has_id = done.id is not None or _is_numbered(transcript)
+        if not has_id and reason not in ("stream_lost", "deleted", "resume_without_key"):
             yield f"synthetic done, {reason}"
         if (finish == "error") != (transcript.error is not None):
             yield f"done {finish}, error {transcript.error}"
@@ -130,7 +133,11 @@ class _Judge:
             return self._may_be_lost(at)
         if finish == "cancelled":
             asked = {"cancelled": record.cancelled, "deleted": record.deleted, "abandoned": plan.grace_s is not None}
+            if _is_numbered(transcript):
+                return any(asked.values())  # its events name no reason
             return bool(reason) and asked.get(reason or "", False)
+        if reason == "stream_reset":  # this dialect cannot take back what a restart drops
+            return _is_numbered(transcript) and self._of_reset(at, False, is_stored=plan.is_stored) is None
         return finish == "error" and reason in self._excused_errors(transcript)
 
     def _excused_errors(self, transcript: Transcript) -> set[str]:
@@ -146,7 +153,7 @@ class _Judge:
         if unseen or any(history.provider_was_disturbed(call) for call in connections):
             codes |= _BROKEN_NETWORK
         lost = [call for call in connections if history.is_excused(call, at)]
-        if lost and (plan.on_worker_lost == "fail" or len(lost) > 1):
+        if lost and (plan.on_worker_lost == "fail" or plan.is_response or len(lost) > 1):
             codes.add("worker_lost")
         return codes
 
@@ -164,12 +171,22 @@ class _Judge:
         if status != 200:
             yield from (f"GET: {fault}" for fault in self._of_refusal(status, at))
             return
+        yield from self._of_numbered_endings(body)
         for end, transcript in ends.items():
             assert transcript.done is not None
             theirs = (end, transcript.text, transcript.done.data["finish_reason"], transcript.done.data["reason"])
             ours = (body["last_event_id"], body["text"], body["finish_reason"], body["reason"])
             if theirs != ours:
                 yield f"GET returned {_brief(ours)}, a reader got {_brief(theirs)}"
+
+    def _of_numbered_endings(self, body: dict[str, Any]) -> Iterator[str]:
+        """The readers of a response must have the same text and ending too, unless it was taken back."""
+        for transcript in filter(_is_numbered, self._record.transcripts):
+            if transcript.done is not None and transcript.done.data["reason"] != "stream_reset":
+                theirs = f"{len(transcript.text)} characters {transcript.done.data['finish_reason']}"
+                if body["text"] != transcript.text or body["finish_reason"] != transcript.done.data["finish_reason"]:
+                    ours = f"{len(body['text'])} characters {body['finish_reason']}"
+                    yield f"GET returned {ours}, a reader of the response got {theirs}"
 
     def _lost_since_request(self, until: float) -> bool:
         return bool(self._history.losses_between(self._record.requested_at, until))
@@ -179,6 +196,11 @@ class _Judge:
         if self._history.losses_between(self._record.deleted_at, at):
             return True
         return self._history.may_be_lost(self._plan.number, self._record.requested_at, at)
+
+
+def _is_numbered(transcript: Transcript) -> bool:
+    """Return True for a reader of a response, whose events have numbers instead of ids."""
+    return isinstance(transcript, NumberedTranscript)
 
 
 def _brief(ending: tuple[object, object, object, object]) -> str:

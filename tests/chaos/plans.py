@@ -35,6 +35,8 @@ class StreamPlan:
     cancel_s: float | None
     delete_s: float | None
     polls: int
+    #: The stream is a response that is created over a WebSocket.
+    is_response: bool
 
     @property
     def model(self) -> str:
@@ -50,6 +52,17 @@ class StreamPlan:
         if not self.is_stored or self.on_worker_lost == "fail":
             body["on_worker_lost"] = self.on_worker_lost
         return body if self.grace_s is None else {**body, "grace_s": self.grace_s, "on_disconnect": "cancel"}
+
+    @property
+    def response_request(self) -> dict[str, object]:
+        """The request as a message of ``response.create``."""
+        body = {name: value for name, value in self.body.items() if name not in ("provider", "messages")}
+        if body.get("on_worker_lost") == "restart":
+            del body[
+                "on_worker_lost"
+            ]  # a reader that was away would not notice that its numbers are of another answer
+        body |= {"model": f"{self.body['provider']}/{self.model}", "input": f"stream {self.number}"}
+        return body if "on_disconnect" in body else {**body, "background": True}
 
     def rng(self, purpose: str) -> random.Random:
         return random.Random(f"{self.seed}:{self.number}:{purpose}")
@@ -92,4 +105,5 @@ def draw_plan(seed: int, number: int) -> StreamPlan:
         cancel_s=cancel_s,
         delete_s=rng.uniform(0, 4) if cancel_s is None and rng.random() < 0.05 else None,
         polls=rng.choice([0, 0, 1, 4]),
+        is_response=random.Random(f"{seed}:{number}:response").random() < 0.3,
     )

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 from shared.broker.client import connect, run_commands
 from shared.broker.due_queues import put_off
@@ -41,6 +42,15 @@ def _faults(rig: Rig, record: Record) -> Iterator[str]:
         yield f"{record.stream_id}: webhooks of {len(deliveries)} endings"
 
 
+def _is_about(event: dict[str, Any], ending: dict[str, Any]) -> bool:
+    """Return True if an event is about this ending. OpenAI's events of a response have its id and status alone."""
+    data: dict[str, Any] = event["data"]
+    if event["type"].startswith("response."):
+        expected = f"response.{ending['status']}", f"resp_{ending['stream_id']}"
+        return expected == (event["type"], data["id"])
+    return all(data[name] == ending[name] for name in ("status", "finish_reason", "text", "usage", "ended_at"))
+
+
 def _missing(rig: Rig, record: Record) -> str | None:
     """Return a description of the webhook that the receiver lacks, if any."""
     if record.final is None or record.deleted:
@@ -48,8 +58,7 @@ def _missing(rig: Rig, record: Record) -> str | None:
     status, body, at = record.final
     if status != 200 or not body["ended_at"] or rig.history.losses_between(at, time.monotonic()):
         return None
-    told = [each.event["data"] for each in rig.receiver.of(body["stream_id"])]
-    names = ("status", "finish_reason", "text", "usage", "ended_at")
-    if any(all(data[name] == body[name] for name in names) for data in told):
+    told = [each.event for each in rig.receiver.of(body["stream_id"])]
+    if any(_is_about(event, body) for event in told):
         return None
     return f"no webhook about its ending as {body['status']}, but {len(told)} others" if told else "no webhook"

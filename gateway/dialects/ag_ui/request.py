@@ -136,4 +136,6 @@ def _id(raw: Body, name: str) -> str:
     value = raw.get(name)
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID_LENGTH:
         raise InvalidRequest(f"{name}: must be a string of 1 to {_MAX_ID_LENGTH} characters")
+    if "\x00" in value:  # it separates the two ids of a run
+        raise InvalidRequest(f"{name}: must not contain the character U+0000; send another id, such as a UUID")
     return value

@@ -216,6 +216,7 @@ class _Parts:
             lambda: _load_of(hub, lag, configurations),
             reload.on_request,
             (settings.host, settings.port),
+            settings.hooks,
         )
         sweep = Sweep(
             client,

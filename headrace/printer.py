@@ -36,6 +36,8 @@ class AnswerPrinter:
         self._is_terminal = sys.stdout.isatty()
 
     def take(self, event: Event) -> None:
+        if event.event_id is not None:
+            self._reason = ""
         match event:
             case Token(token=text) if not self._as_json:
                 self._text = text or self._text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.dialects.ag_ui.cursor import Cursor, Shown, parse_cursor
+from gateway.dialects.ag_ui.cursor import READY, STARTED, Cursor, Shown, parse_cursor
 from gateway.dialects.ag_ui.frames import Run, with_messages
 from gateway.dialects.ag_ui.stream import AgUiEvents
 from gateway.live.batch import Batch
@@ -163,9 +163,10 @@ shown_parts = st.builds(
     part=st.sampled_from(["", "t", "s1", "r12"]),
     calls=st.lists(st.text(min_size=1, max_size=40), max_size=3).map(tuple),
 )
-places = st.builds(EventId, st.integers(0, 10**15 - 1), st.integers(0, 10**15 - 1))
+places = st.builds(EventId, st.integers(1, 10**15 - 1), st.integers(1, 10**15 - 1))
 cursors = st.one_of(
-    st.builds(Cursor, places, st.integers(0, 10**9 - 1), st.just(False), st.none() | shown_parts),
+    st.sampled_from([STARTED, READY, Cursor(EventId(9, 0), 1)]),
+    st.builds(Cursor, places, st.integers(1, 10**9 - 1), st.just(False), st.none() | shown_parts),
     st.builds(Cursor, places, st.just(0), st.just(True), st.none() | shown_parts),
 )
 

@@ -25,7 +25,7 @@ NOT_APPLICABLE: Final = {
     "ag-ui": set(),
     "headrace-ai-sdk": {
         *("resume-after-end", "resume-live", "resume-at-last", "resume-oldest"),
-        *("foreign-cursor", "foreign-cursor-live", "reset"),
+        *("foreign-cursor", "foreign-cursor-live", "reset", "unknown-stream"),
     },
 }
 RULES: Final = REPOSITORY / "docs" / "protocol-rules.md"

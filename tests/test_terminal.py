@@ -99,6 +99,14 @@ async def test_a_hostile_answer_on_a_terminal() -> None:
     assert "\nerror: forged" not in shown
 
 
+async def test_a_reason_for_a_silence_is_told_again_after_output() -> None:
+    lost = event("waiting", state="worker_lost", position=None, workers=1)
+    answer = stream(start(), token("3-2", "One"), lost, lost, token("3-3", "two"), lost, done("3-4"))
+    async with scripted(accepted(), answer) as gateway:
+        shown = await on_terminal("chat", "Hi", "--url", gateway.url)
+    assert shown.count("its worker was lost") == 2
+
+
 async def test_hostile_json_on_a_terminal() -> None:
     values = (
         event("json", "3-2", path=[ATTACKS], value=ATTACKS, complete=True),

@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final
 
 import anthropic
 import httpx2
@@ -24,6 +25,20 @@ HEARTBEAT_S = 0.5
 COMPARE_S = 2.0
 EARLY_S = 0.5
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
+#: Reasons for a silence in all dialects: a member of JSON or a comment.
+REASONS: Final = {state: re.compile(rf'"state":"{state}"|^: waiting {state}') for state in ("model", "worker_lost")}
+#: Requests of every dialect with frames or comments for a silence, by their routes.
+DIALECTS: Final[dict[str, dict[str, Any]]] = {
+    "/chat/stream": {"provider": "openai", "model": "back", "messages": MESSAGES},
+    "/api/chat": {"id": "back", "messages": [{"id": "m", "role": "user", "parts": [{"type": "text", "text": "hi"}]}]},
+    "/ag-ui": {
+        **{"threadId": "t", "runId": "back", "messages": [{"id": "u", **MESSAGES[0]}]},
+        **{"state": {}, "tools": [], "context": [], "forwardedProps": {"model": "openai/back"}},
+    },
+    "/v1/responses": {"input": "hi", "stream": True},
+    "/v1/chat/completions": {"messages": MESSAGES, "stream": True},
+    "/v1/messages": {"messages": MESSAGES, "max_tokens": 99, "stream": True},
+}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -39,6 +54,7 @@ async def slow_system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator
         early_headers_s=EARLY_S,
         provider_retries=0,
         lease_s=1.5,
+        drain_s=1,
     )
     try:
         await system.start()
@@ -97,6 +113,73 @@ async def test_a_reader_learns_what_a_silent_stream_waits_for(slow_system: Syste
             assert [(each.id, each.data) for each in await again.rest()] == [(w.id, w.data) for w in whole[at:]]
     history = await system.field(connection.stream_id, "history") or ""
     assert history.count(":called:openai") == 2
+
+
+async def until_line(lines: AsyncIterator[str], pattern: re.Pattern[str]) -> None:
+    async with asyncio.timeout(30):
+        async for line in lines:
+            if pattern.search(line):
+                return
+    raise AssertionError(f"the stream has ended without {pattern.pattern}")
+
+
+@pytest.mark.parametrize("words", [0, 1], ids=["before_the_first_word", "amid_the_answer"])
+async def test_readers_learn_that_a_lost_worker_is_back(slow_system: System, words: int) -> None:
+    """The worker is frozen for longer than its lease, and nobody else takes its streams. In every dialect the loss is
+    told, and taken back once the worker has renewed its leases. Each answer is whole."""
+    system, (worker,) = slow_system, slow_system.workers
+    gate, before = asyncio.Event(), len([call for call in system.fake.calls if call.model == "back"])
+    system.fake.play("back", Answer(gate=gate, gate_after=words))
+    async with AsyncExitStack() as stack:
+        readers: list[AsyncIterator[str]] = []
+        for route, members in DIALECTS.items():
+            body = {"model": "openai/back", **members} | ({"runId": f"back-{words}"} if route == "/ag-ui" else {})
+            response = await stack.enter_async_context(system.http.stream("POST", f"{system.url}{route}", json=body))
+            assert response.status_code == 200, await response.aread()
+            readers.append(response.aiter_lines())
+
+        async def all_until(pattern: re.Pattern[str]) -> None:
+            await asyncio.gather(*(until_line(lines, pattern) for lines in readers))
+
+        await all_until(re.compile("Hello") if words else REASONS["model"])
+        worker.signal(signal.SIGSTOP)
+        try:
+            await all_until(REASONS["worker_lost"])
+        finally:
+            worker.signal(signal.SIGCONT)
+        await all_until(REASONS["model"])
+        gate.set()
+        for lines in readers:
+            assert "world" in "".join([line async for line in lines])
+    assert len([call for call in system.fake.calls if call.model == "back"]) - before == len(DIALECTS)
+
+
+async def test_readers_learn_that_a_stream_was_handed_over(slow_system: System) -> None:
+    """A worker drains while the model thinks. Its stream waits for another one, and readers are told so with each
+    heartbeat, as before the first worker. The next worker's call is told too, though it is the same reason again."""
+    system, (worker,) = slow_system, slow_system.workers
+    gate = asyncio.Event()
+    system.fake.play("handed", Answer(gate=gate))
+    worker.signal(signal.SIGSTOP)
+    async with await system.stream("handed", on_disconnect="continue") as connection:
+        frames = connection.frames()
+        await until(frames, "queued")
+        worker.signal(signal.SIGCONT)
+        await until(frames, "model")
+        async with await system.read(connection.stream_id) as late:
+            late_frames = late.frames()
+            await until(late_frames, "model")
+            worker.signal(signal.SIGTERM)
+            await worker.wait()
+            for told in (frames, late_frames):
+                for _ in range(2):
+                    await until(told, "queued", workers=0)
+            worker.start()
+            for told in (frames, late_frames):
+                await until(told, "model")
+            gate.set()
+            for told in (frames, late_frames):
+                assert (await rest_of(told))[-1].event == "done"
 
 
 async def test_a_stream_that_a_frozen_worker_took_is_still_queued(slow_system: System) -> None:

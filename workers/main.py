@@ -175,7 +175,7 @@ class _Worker:
         self._queue = StreamQueue(client.servers, settings, worker_id, generation.run, queue_again)
         self._taker = asyncio.create_task(self._queue.main())
         self._lag = LoopLag()
-        self._presence = Presence(client, worker_id, "worker", self._load, reload.on_request)
+        self._presence = Presence(client, worker_id, "worker", self._load, reload.on_request, hooks=settings.hooks)
         published = asyncio.Event()
         publishing = publish_models(client, self._adapters, published)
         coroutines = (

@@ -113,8 +113,8 @@ class Lab:
         return self._wholes[model]
 
     def whole_of(self, stream: Stream, reading: Reading) -> Whole:
-        """Return the events of an undisturbed reader. Raises :class:`Violation` without an ending, or if two
-        events share a cursor."""
+        """Return the events of an undisturbed reader. Raises :class:`Violation` without an ending, without a unit to
+        compare, or if two events share a cursor."""
         self.expect_ending(reading, "a reader that was not disturbed")
         cursors: dict[str, int] = {}
         final, count, has_ended = set(), 0, False
@@ -131,8 +131,10 @@ class Lab:
             cursors[cursor] = count
             if has_ended:
                 final.add(cursor)
-        text = "".join(map(self.profile.text, reading.events))
-        return Whole(stream, self.assemble(reading.events), cursors, frozenset(final), text)
+        text, units = "".join(map(self.profile.text, reading.events)), self.assemble(reading.events)
+        if not units:
+            raise Violation("the stream has no units, so that nothing of it can be compared")
+        return Whole(stream, units, cursors, frozenset(final), text)
 
     def assemble(self, events: Iterable[Event], before: Sequence[Unit] = ()) -> list[Unit]:
         """Return the units of a client that had ``before`` and dispatched these events."""

@@ -66,6 +66,8 @@ class Profile(ABC):
     lacks: ClassVar[Mapping[Feature, str]] = {}
     #: Statuses of an attach that mean: the stream has ended, and the reader has everything.
     nothing_left: ClassVar[frozenset[int]] = frozenset({204})
+    #: Reason why an attach to a stream that does not exist may have such a status too; '' if that must be an error.
+    unknown_is_empty: ClassVar[str] = ""
 
     #: Whether the profile writes the answers of the kit itself, instead of a provider behind the endpoint.
     makes_answers: ClassVar[bool] = False

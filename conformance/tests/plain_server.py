@@ -40,6 +40,7 @@ Fault = Literal[
     "sends an id with NUL",
     "asks for an hour of absence",
     "has every stream",
+    "has nothing left of any stream",
     "waits for the slowest reader",
     "repeats all to a reader that has the ending",
     "uses an id for two events",
@@ -154,7 +155,8 @@ class PlainServer:
         if log_or_none is None and self.fault == "has every stream":
             log_or_none = Log("none", 0, is_over=True)
         if log_or_none is None:
-            await _respond(writer, 500 if self.fault == "crashes instead of refusing" else 404)
+            wrong = {"crashes instead of refusing": 500, "has nothing left of any stream": 204}
+            await _respond(writer, wrong.get(self.fault, 404))
         elif method == "DELETE":
             self._cancel(log_or_none)
             await _respond(writer, 200)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Collection, Sequence
-from typing import Final, get_args
+from typing import Any, Final, cast, get_args
 
 import pytest
 
@@ -43,6 +43,7 @@ FOUND_BY: Final[dict[Fault, set[str]]] = {
     "sends an id with NUL": {"framing"},
     "asks for an hour of absence": {"retry"},
     "has every stream": {"unknown-stream"},
+    "has nothing left of any stream": {"unknown-stream"},
     "waits for the slowest reader": {"slow-reader"},
     "repeats all to a reader that has the ending": {"resume-at-last"},
     "uses an id for two events": {"resume-after-end"},
@@ -109,6 +110,58 @@ async def test_checks_of_foreign_cursors_need_some() -> None:
         lab = Lab(endpoint, Trusting(), Options("short", "hi", scripts))  # type: ignore[arg-type]
         outcomes = await run_checks(lab, checks)
     assert [outcome.name for outcome in outcomes] == ["not_applicable"] * 2
+
+
+async def result_of(check: str, profile: Plain, scripts: Collection[str] = SCRIPTS, fault: Fault = "none") -> str:
+    """Return the outcome of one check and its detail."""
+    chosen = [each for each in CHECKS if each.id == check]
+    options = Options("short", "hi", cast(Any, {script: script for script in scripts}))
+    async with PlainServer(fault) as server, Endpoint(server.url) as endpoint:
+        (outcome,) = await run_checks(Lab(endpoint, profile, options), chosen)
+    return f"{outcome.name}: {outcome.detail}"
+
+
+@pytest.mark.parametrize("check", ["resume-after-end", "resume-at-last", "resume-oldest"])
+async def test_a_stream_without_cursors_fails_the_checks_of_cursors(check: str) -> None:
+    class Uncounted(Plain):
+        def cursor(self, event: Event) -> str | None:
+            return None
+
+    assert await result_of(check, Uncounted()) == "failed: no event has a cursor"
+
+
+async def test_a_stream_without_units_passes_no_comparison() -> None:
+    class Empty(Plain):
+        def units(self, event: Event) -> Sequence[Unit]:
+            return []
+
+    result = await result_of("read-from-start", Empty())
+    assert result == "failed: the stream has no units, so that nothing of it can be compared"
+
+
+@pytest.mark.parametrize("check", ["slow-reader", "cut-live"])
+async def test_an_answer_that_is_too_short_for_a_check_does_not_pass_it(check: str) -> None:
+    """An endpoint with a model of its own, instead of the kit's provider."""
+    result = await result_of(check, Plain(), ["slow"] if check == "slow-reader" else [])
+    assert result.startswith("not_applicable: the answer"), result
+
+
+async def test_a_cancel_without_effect_is_found_without_texts() -> None:
+    class Textless(Plain):
+        def text(self, event: Event) -> str:
+            return ""
+
+    assert (await result_of("cancel", Textless())).startswith("passed")
+    assert (await result_of("cancel", Textless(), fault="ends nothing on cancel")).startswith("failed")
+
+
+async def test_nothing_left_of_a_stream_that_does_not_exist_is_right_where_readers_name_something_else() -> None:
+    class OfChats(Plain):
+        unknown_is_empty = "readers name a chat"
+
+    result = await result_of("unknown-stream", OfChats(), fault="has nothing left of any stream")
+    assert result == "not_applicable: status 204: readers name a chat"
+    assert (await result_of("unknown-stream", OfChats())) == "passed: status 404"
 
 
 @pytest.mark.parametrize("check", ["resume-live", "cut-live"])

@@ -34,6 +34,9 @@ from shared.scopes import Scope
 
 router = APIRouter(prefix="/ag-ui", tags=[AG_UI])
 
+#: A client's id may have a slash, which servers decode before they look for a route.
+RUN_PATH: Final = "/runs/{run_id:path}"
+
 _EVENTS: Final = "AG-UI's events of the run. Each `id` is a cursor."
 _ABOUT_CURSORS: Final = "The `id` of the last event received; all later ones are sent. Absent: from the start."
 _ABOUT_QUERY: Final = "For clients that cannot send the header, which wins: an `EventSource` repeats its old URL."
@@ -89,7 +92,7 @@ async def start(request: Request, gateway: Gateway, caller: Caller, last_event_i
 
 
 @router.get(
-    "/runs/{run_id}",
+    RUN_PATH,
     operation_id="attach_to_run",
     summary="Read or resume a run",
     response_class=Response,
@@ -123,7 +126,7 @@ async def attach(
 
 
 @router.post(
-    "/runs/{run_id}/cancel",
+    f"{RUN_PATH}/cancel",
     operation_id="cancel_run",
     summary="Cancel a run",
     status_code=202,
@@ -135,7 +138,7 @@ async def cancel(gateway: Gateway, named: MayCancelRun) -> CancelAnswer:
 
 
 @router.delete(
-    "/runs/{run_id}",
+    RUN_PATH,
     operation_id="delete_run",
     summary="Delete a run",
     status_code=204,

@@ -15,7 +15,7 @@ _WAITING: Final[dict[str, Any]] = {
     "type": "object",
     "description": "Why nothing comes. `queued`: no worker has taken it; `position` counts from 1, `workers` is how"
     " many live. `taken`: a worker has it. `model`: the provider was called. `worker_lost`: its worker"
-    " is gone, and it waits for another one.",
+    " is gone, and it waits for another one. Each holds until the next frame but heartbeats.",
     "required": ["state"],
     "properties": {
         "state": {"type": "string", "enum": ["queued", "taken", "model", "worker_lost"]},

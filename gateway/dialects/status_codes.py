@@ -23,6 +23,7 @@ _STATUSES: Final = {
     "internal_error": 500,
     "cancelled": 409,
     "answer_refused": 422,
+    "request_refused": 422,
     "hook_failed": 503,
 }
 _RETRY_AFTER_S: Final = 1

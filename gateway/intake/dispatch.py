@@ -232,7 +232,7 @@ class Dispatch:
             "principal": principal,
             "provider": chat_request.provider or "",
             "model": chat_request.model,
-            "request": encode_request(chat_request),
+            "request": encode_request(chat_request, is_watched="hooks" in more),
             "max_tokens": chat_request.max_tokens or 0,
             "on_disconnect": chat_request.on_disconnect or on_disconnect,
             "grace_ms": round(grace_s * 1000),

@@ -19,7 +19,7 @@ from shared.errors import BrokerUnavailable
 from shared.protocol import events
 from shared.protocol.ids import START, EventId, format_event_id
 from shared.protocol.lifecycle import TERMINAL, Status
-from shared.protocol.waiting import Awaited, Waiting
+from shared.protocol.waiting import MORE, Awaited, Waiting
 
 #: A cursor of no epoch: the whole stream follows, marked with ``reset``.
 RESET: Final = EventId(0, 1)
@@ -89,8 +89,9 @@ class Subscription:
         #: The position last sent to the client; None if the stream does not wait.
         self._queue_position = queue_position if log_page.status is Status.QUEUED else None
         self._feed: Feed | None = None
-        #: The last reason for a silence that the client was told; '' if it was told none since the last event.
-        self._told = ""
+        #: The reason for a silence that the client was told last; None if it was told none since the last frames of
+        #: events. Whatever tells one sets it: a client never keeps one that has passed.
+        self._told: Awaited | None = None
         #: When the log was first found incomplete or missing; None while it is sound.
         self._outage_since: float | None = None
 
@@ -111,7 +112,7 @@ class Subscription:
                 if frames:
                     yield frames
                 if batch.events:
-                    self._advance(feed, batch)
+                    self._advance(feed, batch, frames)
                 elif not frames:
                     await self._wait(feed, version)
 
@@ -120,7 +121,7 @@ class Subscription:
         if frames and not self.write(frames):
             self._refused = batch, frames
             return False
-        self._advance(feed, batch)
+        self._advance(feed, batch, frames)
         return True
 
     async def _next(self, feed: Feed) -> tuple[Batch, bytes]:
@@ -140,25 +141,33 @@ class Subscription:
         """Return frames with the queue position, if the stream waits."""
         if self._queue_position is None:
             return b""
-        self._queue_position = feed.join_queue(self._queue_position)
-        return self._renderer.queued(self._queue_position)
+        return self._queued(feed.join_queue(self._queue_position))
 
     def _moved_up(self, feed: Feed) -> bytes:
         """Return frames with the new queue position, if it has changed."""
         if self._queue_position is None or feed.queue_position in (None, self._queue_position):
             return b""
-        self._queue_position = feed.queue_position
-        return self._renderer.queued(feed.queue_position)
+        return self._queued(feed.queue_position)
+
+    def _queued(self, queue_position: int) -> bytes:
+        self._queue_position = queue_position
+        return self._tell(self._renderer.queued(queue_position), Awaited.QUEUED)
 
     def _awaited(self, feed: Feed) -> bytes:
         """Return frames with the reason for the silence, if it is a new one."""
-        if feed.awaited in ("", self._told) or self._waits_in_queue or self._outage_since is not None:
+        awaited = feed.awaited
+        if awaited == MORE:
+            awaited = Awaited.MODEL if self._told else ""
+        if awaited in ("", self._told) or self._waits_in_queue or self._outage_since is not None:
             return b""
-        if feed.awaited == Awaited.QUEUED and self._queue_position is not None:  # it has just been taken
-            return b""
-        frames = self._renderer.waiting(Waiting(Awaited(feed.awaited), None, self._source.workers))
+        return self._waiting(Waiting(Awaited(awaited), None, self._source.workers))
+
+    def _waiting(self, waiting: Waiting) -> bytes:
+        return self._tell(self._renderer.waiting(waiting), waiting.state)
+
+    def _tell(self, frames: bytes, reason: Awaited) -> bytes:
         if frames:  # else the response has not begun
-            self._told = feed.awaited
+            self._told = reason
         return frames
 
     @property
@@ -172,19 +181,20 @@ class Subscription:
         if not self._waits_in_queue and not self._waits_for_claim:
             return (self._awaited(self._feed) if self._feed is not None else b"") or HEARTBEAT
         position = self._queue_position if self._waits_in_queue else None
-        waiting = Waiting(Awaited.QUEUED, position or None, self._source.workers)
-        return self._renderer.waiting(waiting) or HEARTBEAT
+        return self._waiting(Waiting(Awaited.QUEUED, position or None, self._source.workers)) or HEARTBEAT
 
     @property
     def _waits_for_claim(self) -> bool:
-        """True if the stream has left the queue, and no worker has claimed it: the one that took it may be frozen."""
-        is_taken = self._queue_position is not None and self._outage_since is None
-        return is_taken and self._feed is not None and self._feed.awaited == Awaited.QUEUED
+        """True if no worker has claimed the stream, and its queue position is not followed: the worker that took it
+        may be frozen, or one that drains has handed it over."""
+        feed = self._feed
+        return feed is not None and feed.awaited == Awaited.QUEUED and self._outage_since is None
 
-    def _advance(self, feed: Feed, batch: Batch) -> None:
+    def _advance(self, feed: Feed, batch: Batch, frames: bytes) -> None:
         self.cursor = batch.last
         self._queue_position = None
-        self._told = ""
+        if frames:
+            self._told = None
         self._outage_since = None
         self._source.advanced(feed, batch.last)
 

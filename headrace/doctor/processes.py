@@ -19,6 +19,12 @@ _RESERVED: Final = 128
 #: A gateway with fewer open files is full with few readers.
 _FEW_FILES: Final = 4096
 _HIGH_LAG_S: Final = 0.1
+_BEFORE_HOOKS: Final = ("0.1.", "0.2.")
+#: What a process without hooks does in a system with hooks.
+_WITHOUT_HOOKS: Final = {
+    "gateway": "its requests are stored unchecked, and only workers with hooks check them before the provider",
+    "worker": "it ends streams of gateways with hooks, and answers those of other gateways unchecked",
+}
 #: A report is at most this old when it is read; its age is known to the exchange that reads it.
 _MARGIN_S: Final = 0.5
 
@@ -32,6 +38,7 @@ async def examine_processes(
     offsets = await read_clock_offsets(client, [each.id for each in processes])
     expected = newest.hash if newest is not None else ""
     findings = [*_missing(processes), *_versions(processes), *_configurations(processes, expected, configuration)]
+    findings += _hooks(processes)
     for process in processes:
         findings += _process(process)
         if process.id in offsets:
@@ -100,6 +107,20 @@ def _configurations(processes: Sequence[Process], expected: str, configuration: 
     if expected and configuration.settings.config is not None and configuration.hash != expected:
         detail = f"{configuration.settings.config} has hash {configuration.hash}, the processes {expected}"
         yield note("configuration", "configuration", f"{detail}; run headrace reload if the file here is newer")
+
+
+def _hooks(processes: Sequence[Process]) -> Iterator[Finding]:
+    """Compare the hooks of all processes; nothing if none has any."""
+    names = sorted({process.hooks for process in processes if process.hooks})
+    lacking = [process for process in processes if names and not process.hooks]
+    for process in lacking:
+        is_old = process.version.startswith(_BEFORE_HOOKS) or not process.version
+        remedy = "it is too old for hooks: upgrade it" if is_old else "set HEADRACE_HOOKS as on the others"
+        yield wrong("hooks", _name(process), f"no hooks: {_WITHOUT_HOOKS[process.kind]}; {remedy}")
+    if len(names) > 1:
+        yield note("hooks", "hooks", f"processes have different ones: {', '.join(names)}")
+    elif names and not lacking:
+        yield ok("hooks", "hooks", f"all have {names[0]}")
 
 
 def _process(process: Process) -> Iterator[Finding]:

@@ -46,7 +46,8 @@ class Process(msgspec.Struct, frozen=True):
     """One process' report. ``since``: time of its start, in Unix seconds.
     ``reload``: id of the last request to reload that the process has handled. ``problem``: it refused the file of
     that request, and why. ``version`` and ``files``, the limit of open files, are empty and 0 for an older version.
-    ``listens_on``: host and port of a gateway."""
+    ``listens_on``: host and port of a gateway. ``hooks``: ``HEADRACE_HOOKS`` of the process; empty without, and for a
+    version that does not know hooks."""
 
     id: str
     kind: Literal["gateway", "worker"]
@@ -59,6 +60,7 @@ class Process(msgspec.Struct, frozen=True):
     version: str = ""
     files: int = 0
     listens_on: tuple[str, int] | None = None
+    hooks: str = ""
 
 
 _decoder: Final = msgspec.json.Decoder(Process)
@@ -75,9 +77,11 @@ class Presence:
         read_load: Callable[[], Load],
         reload: Callable[[], Awaitable[str]],
         listens_on: tuple[str, int] | None = None,
+        hooks: str | None = None,
     ) -> None:
         self._client = client
         self._listens_on = listens_on
+        self._hooks = hooks or ""
         self._id = process_id
         self._kind = kind
         self._read_load = read_load
@@ -115,6 +119,7 @@ class Presence:
             version=VERSION,
             files=open_files_limit(),
             listens_on=self._listens_on,
+            hooks=self._hooks,
         )
         now_ms = time.time_ns() // 1_000_000
         commands: list[Command] = [

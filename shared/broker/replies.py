@@ -140,7 +140,7 @@ class Refused(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LogPosition:
     """The status of a stream and the length of its log. ``awaited``: what comes before the next event (a value of
-    :class:`shared.protocol.waiting.Awaited`); '' if nothing is known."""
+    :class:`shared.protocol.waiting.Awaited`, or ``MORE``); '' if nothing is known."""
 
     status: Status
     epoch: int

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+#: Reported by Redis for a stream whose holder has written to it. It is no reason for a silence, unless clients were
+#: told one before: then it is over, and they wait for the model.
+MORE: Final = "more"
 
 
 class Awaited(StrEnum):

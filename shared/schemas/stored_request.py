@@ -17,13 +17,19 @@ _MARK: Final = "$"
 #: Shorter texts are not worth a reference.
 _LONG: Final = 64
 _BASE64: Final = ";base64,"
+#: Before the name of each target of a request whose answer must be watched. No provider can have such a name, so that
+#: a worker of 0.2, which does not know hooks, ends the stream with ``provider_not_configured`` and calls nobody.
+_WATCHED: Final = "hooks:"
 
 
-def encode_request(request: ChatRequest) -> bytes:
-    """Return the request's stored form."""
+def encode_request(request: ChatRequest, *, is_watched: bool = False) -> bytes:
+    """Return the request's stored form. ``is_watched``: no worker without hooks may answer it."""
     original = request.original if isinstance(request, StoredRequest) else None
     # The class is in the state: a worker of an older version would refuse a field that it does not know.
     fields = request.model_dump(mode="json", exclude_none=True, exclude={"original", "priority"})
+    if is_watched:
+        fields["provider"] = _WATCHED + fields.get("provider", "")
+        fields |= {"fallbacks": [_WATCHED + each for each in fields["fallbacks"]]} if "fallbacks" in fields else {}
     if original is None:
         return pydantic_core.to_json(fields)
     positions: dict[str, int] = {}
@@ -58,7 +64,18 @@ def decode_request(stored: bytes) -> StoredRequest:
             fields = {**_unpacked({n: v for n, v in fields.items() if n != "original"}, texts), "original": original}
         except (IndexError, KeyError, TypeError) as error:
             raise InvalidRequest("original: damaged; send the request again") from error
-    return validate(StoredRequest, fields, RequestBudget(checks_schemas=False))
+    return validate(StoredRequest, _with_plain_targets(fields), RequestBudget(checks_schemas=False))
+
+
+def _with_plain_targets(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a request with the names of its targets as they were given."""
+    match fields:
+        case {"provider": str(provider)} if provider.startswith(_WATCHED):
+            plain = {**fields, "provider": provider.removeprefix(_WATCHED) or None}
+            if "fallbacks" in fields:
+                plain["fallbacks"] = [str(each).removeprefix(_WATCHED) for each in fields["fallbacks"]]
+            return plain
+    return fields
 
 
 def stored_messages(stored: bytes) -> list[dict[str, Any]]:

@@ -49,9 +49,9 @@ ROUTES: Final[dict[str, Scope | str]] = {
     "POST /api/chat/{chat_id:path}/stop": CANCEL,
     "POST /ag-ui": CHAT,
     "GET /ag-ui/capabilities": ANY_CALLER,
-    "GET /ag-ui/runs/{run_id}": READ,
-    "POST /ag-ui/runs/{run_id}/cancel": CANCEL,
-    "DELETE /ag-ui/runs/{run_id}": CANCEL,
+    "GET /ag-ui/runs/{run_id:path}": READ,
+    "POST /ag-ui/runs/{run_id:path}/cancel": CANCEL,
+    "DELETE /ag-ui/runs/{run_id:path}": CANCEL,
     "GET /v1/models": ANY_CALLER,
     "GET /v1/models/{name:path}": ANY_CALLER,
     "GET /v1/usage": READ,
@@ -75,7 +75,7 @@ NOWHERE: Final = {
     "{stream_id}": "00" * 17,
     "{response_id}": f"resp_{'00' * 17}",
     "{chat_id:path}": "none",
-    "{run_id}": "none",
+    "{run_id:path}": "none",
     "{name:path}": "demo/demo",
 }
 

@@ -180,6 +180,7 @@ async def operators_page(visit: Visit) -> None:
     await asyncio.to_thread(visit.driver.get, f"{visit.system.url}/ops")
     await visit.sees(f'tr[data-id="{stream_id}"]')
     await visit.is_accessible("operations")
+    await both_classes(visit)
     await asyncio.to_thread(
         lambda: visit.driver.find_element(By.CSS_SELECTOR, f'tr[data-id="{stream_id}"] button').click()
     )
@@ -193,6 +194,29 @@ async def operators_page(visit: Visit) -> None:
     await visit.page.click("forget-key")
     await visit.sees("#login[open]")
     await visit.is_accessible("operations, key dialog")
+
+
+async def both_classes(visit: Visit) -> None:
+    """The only slot is taken. Batch streams wait alone, and then behind an interactive one."""
+
+    async def waiting(*words: str) -> None:
+        script = "return document.querySelector('.figure:has([data-testid=\"figure-waiting\"])').textContent"
+
+        async def is_shown() -> bool:
+            shown = await visit.page.script(script)
+            return all(each in shown for each in words)
+
+        await visit.page.until(is_shown, timeout_s=40)
+
+    batch = [await visit.system.post("brief", priority="batch") for _ in range(2)]
+    await waiting("2the oldest for", "s2 batch")
+    await visit.is_accessible("operations, batch streams wait")
+    interactive = await visit.system.post("brief")
+    await waiting("3oldest interactive: ", "1 interactive", "2 batch")
+    for stream_id, name in ((batch[0], "batch"), (interactive, "interactive")):
+        cell = f"return document.querySelector('tr[data-id=\"{stream_id}\"]').children[2].textContent"
+        assert await visit.page.script(cell) == name
+    await visit.is_accessible("operations, both classes wait")
 
 
 async def description(visit: Visit) -> None:

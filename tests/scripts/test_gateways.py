@@ -125,7 +125,7 @@ async def test_acknowledge(client: Client) -> None:
     await run_script(client, SCRIPTS.note_called(holder, "openai"))
     assert await stream.acknowledge() == LogPosition(Status.RUNNING, 0, 0, "model")
     await stream.append(holder, 1, some(1, 2))
-    assert await stream.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
+    assert await stream.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2, "more")
     await lives_as_one(stream)
     await stream.finish(holder, 3, [DONE])
     before = await stream.everything()

@@ -54,7 +54,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
         with pytest.raises(BrokerUnavailable):
             await run_script(client, call)
     assert (await run_script(client, SCRIPTS.renew(holder))).code is Code.OK
-    assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2)
+    assert await running.acknowledge() == LogPosition(Status.RUNNING, holder.epoch, 2, "more")
     assert (await running.page()).events == some(1, 2)
     assert await run_script(client, SCRIPTS.cancel(cancelled.id, "cancelled")) is Refused.HELD
     assert await delete_stream(client, SCRIPTS, deleted.id) is True

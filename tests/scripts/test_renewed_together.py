@@ -53,11 +53,11 @@ async def test_readers_are_acknowledged_in_one_call(client: Client) -> None:
     async with heard(client, "w1") as words:
         replies = await run_scripts(client, calls)
     assert await calls_to_redis(client) == before + 1
-    assert replies[0] == LogPosition(Status.RUNNING, first.epoch, 2)
+    assert replies[0] == LogPosition(Status.RUNNING, first.epoch, 2, "more")
     assert isinstance(replies[1], BrokerUnavailable)
     assert replies[2:] == [
-        *[LogPosition(Status.RUNNING, second.epoch, 2), None],
-        LogPosition(Status.RUNNING, second.epoch, 2),
+        *[LogPosition(Status.RUNNING, second.epoch, 2, "more"), None],
+        LogPosition(Status.RUNNING, second.epoch, 2, "more"),
     ]
     assert words == [f"room {one.id}"]
     assert ((await one.state())["lead"], (await other.state())["lead"]) == ("2", "0")

@@ -53,7 +53,7 @@ class Continuations:
         elif request.unsupported_fields == "refuse":
             raise unsupported(request.provider or "", FIELD)
         else:
-            run.ignored = (FIELD,)
+            run.ignored = (*run.ignored, FIELD)
 
     def next_groups(
         self, groups: Sequence[Sequence[ChatRequest]], run: Run, error: ProviderError

@@ -9,7 +9,7 @@ from typing import Any
 
 from shared.broker.client import Client, run_script
 from shared.broker.desk_requests import Settlement
-from shared.broker.ending import Outcome, end_claimed, holder_of
+from shared.broker.ending import ABANDONED, Outcome, end_claimed, holder_of
 from shared.broker.replies import Claimed, Code
 from shared.broker.scripts import StreamScripts
 from shared.broker.settlement import settle_soon
@@ -29,6 +29,7 @@ from workers.jobs.claims import claim, hand_over
 from workers.jobs.current_adapters import AdapterSet, CurrentAdapters
 from workers.jobs.final_usage import FinalUsage, Reading
 from workers.jobs.generation_log import GenerationLog
+from workers.jobs.late_check import check_unless_checked
 from workers.jobs.provider_limits import ProviderLimits
 from workers.jobs.resumption import worker_lost
 from workers.jobs.run import Run
@@ -139,9 +140,10 @@ class Generation:
 
     def _outcome_without_generation(self, claimed: Claimed) -> Outcome | None:
         """Return the outcome of a stream that must not be generated (again). None: generate it."""
-        if claimed.signal:
+        cannot_watch = self._hooks is None and "hooks" in claimed.fields
+        if claimed.signal and not (cannot_watch and claimed.signal == ABANDONED):  # it may have a reader again
             return Outcome.cancelled(claimed.signal)
-        if self._hooks is None and "hooks" in claimed.fields:
+        if cannot_watch:
             detail = "HEADRACE_HOOKS is set on a gateway and not here; set it on every worker"
             logger.error("answer cannot be watched", extra={"detail": detail})
             return Outcome.failed(hook_failed())
@@ -164,7 +166,7 @@ class Generation:
         writer.draft.set_model(provider, model)
         run = Run(writer, job.log, job.claimed.fields, job.claimed.readable, hooks=self._hooks)
         with self._leases.hold(writer):
-            answer = adapters.attempts.answer(chat_request, run)
+            answer = self._answer(chat_request, run, adapters)
             reading = self._final_usage.begin(answer, run)
             outcome, usage = await _read(answer if reading is None else reading, scope, writer)
             is_read_on = reading is not None and await self._final_usage.leave(reading, run)
@@ -191,6 +193,11 @@ class Generation:
             _count(outcome)
         if reading is not None and is_read_on:
             await self._settle_with_usage(reading, run)
+
+    async def _answer(self, chat_request: StoredRequest, run: Run, adapters: AdapterSet) -> Answered:
+        """Write one whole answer. Raises :class:`GenerationError`."""
+        request = await check_unless_checked(chat_request, run, self._settings.hook_timeout_s)
+        return await adapters.attempts.answer(request, run)
 
     async def _finish(
         self, writer: StreamWriter, outcome: Outcome, usage: Usage | PartialUsage | None, *, settles: bool

@@ -85,7 +85,7 @@ class Store {
     this.#render({ ...IDLE, status });
     const stream = open({
       signal: stop.signal,
-      onRetry: () => stop.signal.aborted || this.#show({ status: "reconnecting" }),
+      onRetry: () => stop.signal.aborted || this.#show({ status: "reconnecting", position: null, waiting: null }),
     });
     this.stream = stream;
     this.#read(stream, stop.signal);

@@ -26,7 +26,7 @@ class Queued(Event):
 class Waiting(Event):
     """The reason for a silence. ``state``: ``queued``, ``taken`` (by a worker), ``model`` (it has said nothing yet)
     or ``worker_lost`` (another worker takes over). ``position``: in the queue. ``workers``: number of running
-    workers. Both may be None.
+    workers. Both may be None. It holds until the next event of the same connection.
     """
 
     state: str = ""

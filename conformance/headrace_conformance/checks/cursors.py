@@ -77,7 +77,9 @@ async def unknown_stream(lab: Lab) -> str:
     async with await lab.attach(lab.profile.unknown(whole.stream), None) as reading:
         if reading.status >= 500 and reading.status != _LATER:
             raise Violation(f"status {reading.status}: the server failed instead of refusing")
-        if reading.is_error or reading.status in lab.profile.nothing_left:
+        if reading.status in lab.profile.nothing_left and lab.profile.unknown_is_empty:
+            raise NotApplicable(f"status {reading.status}: {lab.profile.unknown_is_empty}")
+        if reading.is_error:
             return f"status {reading.status}"
         await reading.rest()
     if any(map(lab.profile.is_error, reading.events)):

@@ -10,13 +10,18 @@ async def resume_after_the_end(lab: Lab) -> str:
     done = []
     for script in lab.available("short", "tools", "unicode"):
         whole = await lab.whole(script)
-        cursors = list(whole.cursors)
-        if not cursors:
-            raise Violation("no event has a cursor")
+        cursors = _cursors(whole)
         chosen = lab.sample("resume-after-end", len(cursors), always=(0, len(cursors) - 1))
         await each(chosen, lambda at, whole=whole, cursors=cursors: _resume(lab, whole, cursors[at]))  # type: ignore[misc]
         done.append(f"{len(chosen)} of {len(cursors)} cursors ({script})")
     return ", ".join(done)
+
+
+def _cursors(whole: Whole) -> list[str]:
+    """Return the cursors of a stream, of which there must be some."""
+    if not whole.cursors:
+        raise Violation("no event has a cursor")
+    return list(whole.cursors)
 
 
 async def _resume(lab: Lab, whole: Whole, cursor: str) -> None:
@@ -57,7 +62,7 @@ async def resume_while_live(lab: Lab) -> str:
 @check("resume-at-last", "A client that has the ending gets nothing more", rule="C8", needs=["cursor", "replay"])
 async def resume_at_the_last_cursor(lab: Lab) -> str:
     whole = await lab.whole("short")
-    cursor = list(whole.cursors)[-1]
+    cursor = _cursors(whole)[-1]
     reading = await lab.attach(whole.stream, cursor)
     async with reading:
         await reading.rest()
@@ -75,7 +80,7 @@ async def resume_at_the_last_cursor(lab: Lab) -> str:
 async def resume_at_the_oldest_cursors(lab: Lab) -> str:
     """A server may have trimmed them: then it says so, by an error or a reset."""
     whole = await lab.whole("long")
-    for cursor in list(whole.cursors)[:3]:
+    for cursor in _cursors(whole)[:3]:
         async with await lab.attach(whole.stream, cursor) as reading:
             await reading.rest()
         if reading.status >= 500:

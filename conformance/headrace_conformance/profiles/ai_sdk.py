@@ -17,6 +17,7 @@ class AiSdk(Profile):
     name = "ai-sdk"
     title = "AI SDK, resumable-stream"
     reference = "https://ai-sdk.dev/docs/ai-sdk-ui/chatbot-resume-streams"
+    unknown_is_empty = "readers name a chat, and one without an answer is no error"
     lacks = {  # noqa: RUF012
         "cursor": "clients send none; every attach begins at the start",
         "foreign_cursor": "clients send no cursor",

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 from shared.errors import InvalidLastEventId
 from shared.protocol.ids import START, EventId
 
-_SHOWN: Final = r"~([0-9]{1,15})(R?)(t|[sr][0-9]{1,9})?((![A-Za-z0-9_.%~-]+)*)"
+_SHOWN: Final = r"~([0-9]{1,15})(R?)(t|[sr][1-9][0-9]{0,8})?((!(?:[A-Za-z0-9_.~-]|%[0-9A-F]{2})+)*)"
 _FORM: Final = rf"([0-9]{{1,15}})-([0-9]{{1,15}})\.([0-9]{{1,9}}|end)({_SHOWN})?"
 #: Pattern of a cursor for the API description.
 PATTERN: Final = f"^(|0|-1|{_FORM})$"
@@ -72,8 +72,23 @@ def parse_cursor(text: str | None) -> Cursor | None:
     epoch, seq, frame, tail, base, reasoned, part, calls, _ = match.groups()
     at, is_end = EventId(int(epoch), int(seq)), frame == "end"
     shown = Shown(int(base), bool(reasoned), part or "", _call_ids(calls)) if tail else None
-    return Cursor(at, 0 if is_end else int(frame), is_end, shown)
+    cursor = Cursor(at, 0 if is_end else int(frame), is_end, shown)
+    if not _is_sent(cursor):
+        raise InvalidLastEventId(_PROBLEM)
+    return cursor
+
+
+def _is_sent(cursor: Cursor) -> bool:
+    """Return whether a gateway sends such a cursor: before the first event there are two frames, and one after an
+    answer was taken back; every other frame has an event of the log."""
+    if cursor.at.seq == 0:
+        return 1 <= cursor.frame <= (1 if cursor.at.epoch else READY.frame)
+    return cursor.at.epoch > 0 and (cursor.is_end or cursor.frame > 0)
 
 
 def _call_ids(text: str) -> tuple[str, ...]:
-    return tuple(unquote(each) for each in text.split("!")[1:])
+    """Raises :class:`InvalidLastEventId`."""
+    try:
+        return tuple(unquote(each, errors="strict") for each in text.split("!")[1:])
+    except UnicodeDecodeError:
+        raise InvalidLastEventId(_PROBLEM) from None

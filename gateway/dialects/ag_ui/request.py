@@ -23,6 +23,7 @@ _TRANSLATED: Final = frozenset(
     {"threadId", "runId", "messages", "tools", "context", "forwardedProps", "protocolVersion"}
 )
 _MAX_ID_LENGTH: Final = 256
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 #: The client's names of fields and of members of a tool.
 _NAMES: Final = {name: f"forwardedProps.{name}" for name in _FORWARDED}
 _TOOL_NAMES: Final = {f"function.{name}": name for name in ("name", "description", "parameters")} | {"function": ""}
@@ -136,4 +137,6 @@ def _id(raw: Body, name: str) -> str:
     value = raw.get(name)
     if not isinstance(value, str) or not 1 <= len(value) <= _MAX_ID_LENGTH:
         raise InvalidRequest(f"{name}: must be a string of 1 to {_MAX_ID_LENGTH} characters")
+    if _CONTROL.search(value):  # U+0000 separates the two ids of a run, and no route has a line break
+        raise InvalidRequest(f"{name}: must not contain control characters; send another id, such as a UUID")
     return value

@@ -89,6 +89,7 @@ export class Detail {
     const facts = [
       ["Model", `${stream.provider}/${stream.model}`],
       ["Owner", stream.owner],
+      ["Class", stream.priority],
       ["Worker", stream.worker],
       ["Events", number(stream.events)],
       ["Resumes", stream.resumes ? number(stream.resumes) : null],

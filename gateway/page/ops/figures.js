@@ -1,7 +1,7 @@
 // Overview figures, a chart of ended streams per minute, failures, and processes.
 
 import { element } from "../dom.js";
-import { duration, number, words } from "./labels.js";
+import { classChip, duration, number, words } from "./labels.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 const ENDINGS = ["completed", "cancelled", "failed"];
@@ -16,12 +16,26 @@ export function showFigures(target, overview) {
   const failed = sum(recent, "failed");
   target.replaceChildren(
     figure("live", "Live streams", number(overview.live), `${number(readers)} read now`),
-    figure("waiting", "Waiting", number(overview.waiting), overview.waiting ? `the oldest for ${duration(overview.oldest_waiting_s * 1000)}` : `${overview.taken_per_s.toFixed(1)} started per second`),
+    waitingFigure(overview),
     figure("slots", "Slots in use", slots ? `${number(busy)} / ${number(slots)}` : "no worker", `${plural(workers.length, "worker")}, ${plural(overview.gateways.length, "gateway")}`, slots === 0),
     figure("ended", "Ended in 5 min", number(ended), `${number(sum(recent, "tokens"))} tokens`),
     figure("failed", "Failed in 5 min", number(failed), ended ? `${((100 * failed) / ended).toFixed(failed && failed / ended < 0.1 ? 1 : 0)} % of all` : "nothing ended", failed > 0),
     ...overview.cost_today.map((cost) => figure("cost", "Cost today", money(cost), "calls that ended today, in UTC")),
   );
+}
+
+/** Says which class waits, and for how long: interactive streams, as long as there are any, since they are taken first. */
+function waitingFigure({ waiting, waiting_batch: batch = 0, oldest_waiting_s: oldest, taken_per_s: taken }) {
+  if (!waiting) return figure("waiting", "Waiting", "0", `${taken.toFixed(1)} started per second`);
+  const interactive = waiting - batch;
+  const first = interactive && batch ? "oldest interactive: " : "the oldest for ";
+  const made = figure("waiting", "Waiting", number(waiting), first + duration(oldest * 1000));
+  const classes = element("p", "classes");
+  classes.dataset.testid = "waiting-classes";
+  if (interactive) classes.append(classChip("interactive", `${number(interactive)} interactive`));
+  if (batch) classes.append(classChip("batch", `${number(batch)} batch`));
+  made.append(classes);
+  return made;
 }
 
 const sum = (minutes, ...names) => minutes.reduce((all, minute) => all + names.reduce((n, name) => n + minute[name], 0), 0);

@@ -1,5 +1,7 @@
 // Texts for times, counts and states.
 
+import { element } from "../dom.js";
+
 const count = new Intl.NumberFormat("en");
 const short = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 
@@ -33,6 +35,13 @@ export function stateOf(stream) {
   if (stream.is_cancelled) return ["cancelling", "cancelled"];
   if (stream.status === "running" && !stream.worker) return ["between workers", "queued"];
   return [stream.status, stream.status];
+}
+
+/** A class of streams in the queue, `interactive` or `batch`, as a chip. */
+export function classChip(name, text = name) {
+  const chip = element("span", "chip", text);
+  chip.dataset.class = name;
+  return chip;
 }
 
 /** The beginning of an id, which is enough to tell streams apart. */

@@ -1,7 +1,7 @@
 // Table of streams. A row remains the same element while it is shown, so that it keeps the focus.
 
 import { element } from "../dom.js";
-import { between, duration, number, shortId, stateOf, words } from "./labels.js";
+import { between, classChip, duration, number, shortId, stateOf, words } from "./labels.js";
 
 const TITLES = { streams: "Live streams", ended: "Recently ended", failed: "Recently failed" };
 
@@ -55,7 +55,7 @@ export class StreamTable {
     const first = element("td");
     first.append(open);
     row.append(first);
-    for (let column = 1; column < 9; column += 1) row.append(element("td", [4, 5, 6, 7].includes(column) ? "number" : ""));
+    for (let column = 1; column < 10; column += 1) row.append(element("td", [5, 6, 7, 8].includes(column) ? "number" : ""));
     row.addEventListener("click", () => this.onOpen(id));
     return row;
   }
@@ -65,8 +65,9 @@ export class StreamTable {
     const chip = element("span", "chip", state);
     chip.dataset.status = colour;
     const why = stream.reason && stream.reason !== "cancelled" ? words(stream.reason) : "";
-    const [, stateCell, model, owner, age, first, events, attempt, worker] = row.children;
+    const [, stateCell, priority, model, owner, age, first, events, attempt, worker] = row.children;
     stateCell.replaceChildren(chip, element("small", "quiet", why));
+    priority.replaceChildren(stream.priority === "batch" ? classChip("batch") : (stream.priority ?? "–")); // older gateways name none
     model.replaceChildren(element("span", "quiet", `${stream.provider}/`), stream.model);
     owner.textContent = stream.owner;
     age.textContent = duration(between(stream.created_at, stream.ended_at ?? now));

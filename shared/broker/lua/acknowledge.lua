@@ -5,14 +5,14 @@
 --       3 epoch, 4 seq (of the leading cursor), 5 window (in events), 6 worker_lease_ms (all this of each stream)
 -- Status: unchanged
 -- Replies for each stream {status, epoch of the last event in the log, events in the log, what comes before the next
--- event (`queued`, `taken`, `model` or `worker_lost`; '' if nothing is known)}, or {} if there is no state.
+-- event (`queued`, `taken`, `model`, `more` or `worker_lost`; '' if nothing is known)}, or {} if there is no state.
 
 -- `called` is the last epoch whose worker called a provider and heard nothing. Workers of 0.2 do not write it. After an
 -- outage a worker may be about to renew a lease that has ended meanwhile; claim.lua leaves it as much time.
 local function awaited(s, lease_ms)
   if s.status == 'queued' or s.handed_over then return 'queued' end
   if not held(s) then return is_recovering(lease_ms, true) and '' or 'worker_lost' end
-  if s.epoch == s.log_epoch then return '' end
+  if s.epoch == s.log_epoch then return 'more' end
   return s.called == s.epoch and 'model' or 'taken'
 end
 

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from headrace.api_keys import HERE, DataDir, with_redis
+from headrace.interrupts import raise_on_interrupt
 from headrace.table import table
 from shared.broker.audit_follower import Follower
 from shared.broker.audit_log import MOST_ENTRIES, RecordedAct, read_acts
@@ -49,6 +50,7 @@ def audit(
             typer.echo("no acts", err=True)
         _print(acts, as_json=as_json)
 
+    raise_on_interrupt()
     try:
         with_redis(work, data_dir)
     except KeyboardInterrupt:

@@ -10,6 +10,7 @@ from typing import Final
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from headrace.interrupts import raise_on_interrupt
 from shared.printable import printable
 
 _MOST_BYTES: Final = 64 * 1024 * 1024
@@ -34,6 +35,7 @@ def listen(port: int, secret: str | None) -> int:
     print(f"listening on {url}; start Headrace with\n  HEADRACE_WEBHOOK_URL={url}", file=sys.stderr)
     if not given:
         print(f"  HEADRACE_WEBHOOK_SECRET={secret}", file=sys.stderr)
+    raise_on_interrupt()
     with server:
         try:
             server.serve_forever()

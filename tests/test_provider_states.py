@@ -1,6 +1,7 @@
 """The command ``headrace providers`` shows limits, paused keys and open breakers of a running system."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -140,6 +141,25 @@ async def test_the_only_key_of_a_provider_is_shown_as_refused_until_it_is_accept
     assert (await system.ended(await system.post("single/m", provider=None)))["status"] == "completed"
     ended = await listed(system, system.folder / "headrace.toml", **KEYS)
     assert not any("KEY_THREE" in line and "refused" in line for line in ended.out.splitlines())
+
+
+async def test_a_key_that_was_replaced_in_the_environment_is_no_longer_shown(
+    system: System, fake: FakeProvider
+) -> None:
+    """The configuration is the same, so the new worker finds the pause of the old key."""
+    fake.director = lambda call: Answer(status=401) if call.headers["authorization"].endswith("3333") else Answer()
+    await system.ended(await system.post("single/m", provider=None))
+    assert "refused by the provider" in (await listed(system, system.folder / "headrace.toml", **KEYS)).out
+    worker = system.workers[0]
+    worker.signal(signal.SIGTERM)
+    await worker.wait()
+    worker.environment["KEY_THREE"] = "a-right-key-of-the-team-4444"
+    worker.start()
+
+    async def is_forgotten() -> bool:
+        return not row(await listed(system, None), "single", "openai").endswith("keys paused")
+
+    await system.eventually(is_forgotten, timeout_s=60)
 
 
 def with_system(number: int) -> list[dict[str, str]]:

@@ -33,6 +33,7 @@ class Keys:
         self._client = client
         self._endpoints = endpoints
         self._pauses: dict[str, Pauses] = {}
+        self._was_read = False
 
     async def read(self) -> None:
         """Read the pauses; call it every second. Without Redis the last ones stay until they end."""
@@ -116,6 +117,18 @@ class Keys:
             names.setdefault(endpoint.configuration.hash, []).append(name)
         for configuration_hash, providers in names.items():
             self._pauses |= await read_pauses(self._client, configuration_hash, providers)
+        if not self._was_read:
+            await self._forget_others()
+            self._was_read = True
+
+    async def _forget_others(self) -> None:
+        """End the pauses of keys that this worker lacks: they were replaced in the environment, which leaves the
+        configuration the same. A worker that still has one pauses it again."""
+        for provider, pauses in self._pauses.items():
+            ids = {_id(key) for key in self._keys_of(provider)}
+            for pause in [each for each in pauses if each.partition(" ")[0] not in ids]:
+                del pauses[pause]
+                await resume_key(self._client, self._hash_of(provider), provider, pause)
 
     def _keys_of(self, provider: str) -> Sequence[Choice]:
         endpoint = self._endpoints.get(provider)

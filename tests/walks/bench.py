@@ -36,6 +36,8 @@ PRICE: Final = PriceEntry(currency="USD", as_of=date(2026, 11, 1), input=1, outp
 SOAK: Final = int(os.environ.get("HEADRACE_MODEL_EXAMPLES", "0"))
 MUTATIONS: Final = bool(os.environ.get("HEADRACE_MODEL_MUTATIONS"))
 EXAMPLES: Final = SOAK or (100 if ON_CLUSTER else 400)  # the rules are the same on a cluster of one node
+#: Tests that share the walks: each meets every transition.
+PARTS: Final = 1 if ON_CLUSTER else 4
 STEPS: Final = 40
 
 #: Smaller than the settings allow, so that short walks meet trims, full windows and page ends.

@@ -28,9 +28,22 @@ _MODULES: Final = {
         *(f"workers.providers.{name}" for name in ("demo", "openai", "anthropic", "ollama")),
     ),
 }
-#: Beginnings of variables that the interpreter, a library or an import reads. If these differ from ours, a process is
-#: started by itself.
-_READ_AT_IMPORT: Final = ("PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "PROMETHEUS_", "OTEL_", "OPENAI_LOG")
+#: Beginnings of variables that the interpreter, a library or an import reads, as aiohttp those of OpenSSL. If these
+#: differ from ours, a process is started by itself.
+_READ_AT_IMPORT: Final = (
+    "PYTHON",
+    "LD_",
+    "LC_",
+    "LANG",
+    "TZ",
+    "MALLOC_",
+    "PROMETHEUS_",
+    "OTEL_",
+    "OPENAI_LOG",
+    "ANTHROPIC_LOG",
+    "SSL_",
+    "AIOHTTP_",
+)
 
 
 def can_fork(arguments: list[str], environment: Mapping[str, str]) -> bool:

@@ -46,7 +46,7 @@ def _command() -> str:
 
 
 def _credentials(settings: Settings) -> list[str]:
-    methods = {"keys": "a key (KEY=$(headrace keys create NAME))", "jwt": f"a token for {settings.jwt_audience}"}
+    methods = {"keys": f"a key (KEY=$({_command()} keys create NAME))", "jwt": f"a token for {settings.jwt_audience}"}
     enabled = [text for method, text in methods.items() if method in settings.authentication]
     return [f"Requests need {' or '.join(enabled)}; headrace chat reads HEADRACE_API_KEY"] if enabled else []
 

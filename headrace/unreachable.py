@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx2
 
-OTHER_ADDRESS: Final = "set another address with --url or HEADRACE_URL"
+OTHER_ADDRESS: Final = "start it with headrace up, or set another address with --url or HEADRACE_URL"
 #: The first kind that is among an error and its causes gives the reason.
 _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (ConnectionRefusedError, "connection refused, nothing listens there"),

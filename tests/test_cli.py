@@ -114,7 +114,10 @@ async def test_a_first_connection_that_is_refused_ends_at_once_with_the_address(
     ended = await finish(await headrace(*command, HEADRACE_URL=url))
     assert (ended.code, ended.out) == (1, "")
     reason = "connection refused, nothing listens there"
-    assert ended.err == f"error: {url}: {reason}; set another address with --url or HEADRACE_URL\n"
+    assert (
+        ended.err
+        == f"error: {url}: {reason}; start it with headrace up, or set another address with --url or HEADRACE_URL\n"
+    )
 
 
 async def test_url_key_and_model_come_from_the_environment() -> None:

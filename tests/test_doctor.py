@@ -200,6 +200,18 @@ async def test_a_redis_that_cannot_serve_is_named(system: System, tmp_path: Path
     assert "maxmemory-policy allkeys-lru would silently drop answers" in of(evicting, "redis")[0][1]
 
 
+async def test_a_stopped_headrace_up_is_named_as_such(tmp_path: Path) -> None:
+    """Its directory still has the address of its Redis."""
+    tmp_path.chmod(0o700)
+    (tmp_path / "broker-url").write_text(f"unix://{tmp_path}/redis.sock")
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = await finish(await headrace("doctor", "--json", "--url", url, "--data-dir", str(tmp_path)))
+    checks = json.loads(ended.out)["checks"]
+    assert [state for state, _ in of(checks, "redis")] == ["note"]
+    assert "headrace up, which starts its own, is not running" in of(checks, "redis")[0][1]
+    assert any("start it with headrace up" in each["detail"] for each in checks if each["state"] == "WRONG")
+
+
 async def test_each_master_of_a_cluster_has_its_rows(system: System, tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / "cluster", masters=2, replicas=0)
     await cluster.start()

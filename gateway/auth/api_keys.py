@@ -14,6 +14,7 @@ from shared.scopes import Scope
 
 #: Delay until a revoked key is refused, and until a new key works if it was tried before.
 _FRESH_S: Final = 2.0
+UNKNOWN_KEY: Final = "the API key is unknown or was revoked; check it, or use another one"
 
 
 class ApiKeys:
@@ -29,9 +30,9 @@ class ApiKeys:
         parts = split_api_key(presented)
         key = await self._keys.get(parts[0]) if parts is not None else None
         if parts is None or key is None or not key.matches(parts[1]):
-            raise Unauthenticated("the API key is unknown or was revoked")
+            raise Unauthenticated(UNKNOWN_KEY)
         if key.has_expired:
-            raise Unauthenticated("the API key has expired")
+            raise Unauthenticated("the API key has expired; use another one")
         return Principal(
             key_principal(key.name),
             frozenset(map(Scope, key.scopes)),

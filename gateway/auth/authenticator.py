@@ -5,7 +5,7 @@ from typing import Final
 from fastapi import Request
 
 from gateway.auth.acting import as_user
-from gateway.auth.api_keys import ApiKeys
+from gateway.auth.api_keys import UNKNOWN_KEY, ApiKeys
 from gateway.auth.json_web_tokens import JsonWebTokens
 from gateway.auth.pages import PageCheck
 from gateway.auth.principal import ANONYMOUS, Principal
@@ -49,7 +49,7 @@ class Authenticator:
             return await self.api_keys.principal(presented)
         if self.tokens is not None:
             return await self.tokens.principal(presented)
-        raise Unauthenticated("the API key is unknown or was revoked")
+        raise Unauthenticated(UNKNOWN_KEY)
 
     def _check_page(self, request: Request) -> None:
         """Refuse a cookie that a browser sent for another site's page."""

@@ -101,6 +101,11 @@ class ModelNames:
         if near := difflib.get_close_matches(name, [*aliases, *available]):
             raise UnknownModel(f"model: unknown model {name!r}; did you mean {' or '.join(near)}?")
         shown = ", ".join([*aliases, *available][:_MOST_NAMES])
+        if slash and (known := _CREDENTIALS.get(prefix)):
+            raise UnknownModel(
+                f"model: unknown model {name!r}, since {prefix} is not available here; available: {shown}",
+                detail=f"no worker has the provider {prefix}; set {known} for the workers",
+            )
         raise UnknownModel(f"model: unknown model {name!r}; available: {shown}")
 
     def _listing_dated(self, catalog: Catalog, name: str) -> list[str]:

@@ -165,7 +165,7 @@ class Models:
     async def _read_again(self, error: UnknownModel) -> None:
         """Let the next look at the catalog read it. Raises :class:`NoModels` if no worker runs."""
         if not await self._is_accepting():
-            raise NoModels(f"{error.message}; no worker runs at the moment, try again shortly") from None
+            raise NoModels(f"no worker runs at the moment, try again shortly; {error.message}") from None
         self._catalogs.forget(None)
 
     async def _names(self, allowed: ModelPatterns | None, *, tries_unknown: bool = True) -> ModelNames:

@@ -20,6 +20,7 @@ from shared.broker.keys import DATA_VERSION
 from shared.broker.redis_address import safe_address
 from shared.broker.retention_fit import read_retention_fit
 from shared.broker.tls_diagnosis import diagnose
+from shared.broker.trouble import Reason
 from shared.configuration.configuration import Configuration
 from shared.errors import BrokerFull, BrokerUnavailable
 
@@ -42,23 +43,25 @@ async def examine_system(configuration: Configuration, directory: Path) -> Syste
     """Examine Redis and the processes. Without Redis there is one finding that says so."""
     settings = configuration.settings
     url = settings.redis_url
-    is_given = "redis_url" in settings.model_fields_set
-    if not is_given:
+    is_own = "redis_url" not in settings.model_fields_set
+    found = None
+    if is_own:
         try:
             found = data_dir.broker_url(directory)
         except DataDirError as error:
             return System([wrong("redis", "Redis", str(error))], was_reached=False)
         url = found or url
-        is_given = found is not None
     client = connect(url)
     try:
         return await _with_redis(client, configuration)
     except BrokerUnavailable as error:
-        detail = (await diagnose(client, error)).detail
-        if is_given:
-            return System([wrong("redis", "Redis", detail)], was_reached=False)
+        trouble = await diagnose(client, error)
+        is_stopped = is_own and (found is None or trouble.reason == Reason.REFUSED)
+        if not is_stopped:
+            return System([wrong("redis", "Redis", trouble.detail)], was_reached=False)
         skipped = "not tested, nor clocks, workers, providers, queue and webhooks: HEADRACE_REDIS_URL is not set, and"
-        return System([note("redis", "Redis", f"{skipped} {detail}")], was_reached=False)
+        running = "headrace up, which starts its own, is not running"
+        return System([note("redis", "Redis", f"{skipped} {running}")], was_reached=False)
     finally:
         await client.aclose()
 

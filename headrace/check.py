@@ -14,7 +14,7 @@ from headrace.check_rows import NOTE, OK, WRONG, Row
 from headrace.data_dir import DataDirError
 from headrace.hook_check import check_hooks
 from headrace.provider_checks import check_providers
-from headrace.table import table
+from headrace.table import counted, table
 from shared.broker.client import connect
 from shared.broker.cluster.fitness import fitness_of
 from shared.broker.redis_address import safe_address
@@ -28,6 +28,12 @@ _VARIABLES: Final = {
     "anthropic": "ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL",
     "ollama": "OLLAMA_API_KEY, OLLAMA_HOST",
 }
+_RUNNING: Final = Row(
+    NOTE,
+    "settings",
+    "",
+    "headrace up runs, perhaps with other settings than this shell's; headrace doctor examines it",
+)
 _NOT_RUNNING: Final = Row(
     NOTE,
     "Redis",
@@ -75,8 +81,12 @@ def _file(configuration: Configuration) -> Iterator[Row]:
         yield Row(OK, "settings", "", "no file; set HEADRACE_CONFIG or --config for several providers of one kind")
         return
     document = configuration.document
-    counts = f"{len(document.providers)} providers, {len(document.models)} aliases, {len(document.prices)} prices"
-    yield Row(OK, str(path), "", f"{counts}; hash {configuration.hash}")
+    counts = (
+        counted(len(document.providers), "provider"),
+        counted(len(document.models), "alias", "aliases"),
+        counted(len(document.prices), "price"),
+    )
+    yield Row(OK, str(path), "", f"{', '.join(counts)}; hash {configuration.hash}")
     for name in configuration.replaced:
         variables = _VARIABLES.get(name)
         detail = f"[providers.{name}] replaces the short form"
@@ -105,7 +115,8 @@ async def _redis(options: Options) -> list[Row]:
         return [_NOT_RUNNING if is_stopped else Row(WRONG, "Redis", "", error.detail)]
     finally:
         await client.aclose()
-    return [Row(OK, "Redis", "", "; ".join((safe_address(url), *fitness.warnings))), _memory(fit)]
+    rows = [Row(OK, "Redis", "", "; ".join((safe_address(url), *fitness.warnings))), _memory(fit)]
+    return [*rows, _RUNNING] if is_own else rows
 
 
 def _memory(fit: RetentionFit | None) -> Row:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from headrace.check_rows import NOTE, OK, WRONG, Row
+from headrace.table import counted
 from shared.configuration.configuration import Configuration
 from shared.configuration.secret_sources import SecretUnreadable
 from shared.errors import ProviderError
@@ -119,7 +120,7 @@ class _ProviderCheck:
                 raise
             is_enough = self._entry.models or self._asks
             return (), "it has no list of models; --ask tests key and model" if is_enough else None
-        return listed, f"{len(listed)} models"
+        return listed, counted(len(listed), "model")
 
     @property
     def _without_list(self) -> str:

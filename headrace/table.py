@@ -19,3 +19,8 @@ def table(rows: Iterable[Sequence[str]]) -> str:
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:
     padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
     return "  ".join([*padded, row[-1]]).rstrip()
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun. ``plural``: of a noun that takes more than an s."""
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"

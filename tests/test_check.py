@@ -91,7 +91,7 @@ async def test_each_key_of_each_provider_is_tested(file: Path, redis: Broker) ->
     assert (ended.code, ended.err) == (1, "")
     found = rows(ended)
     assert found[0][0] == "ok"
-    assert "5 providers, 1 aliases" in found[0][3]
+    assert "5 providers, 1 alias," in found[0][3]
     assert found[1] == (
         "note",
         "openai",
@@ -166,6 +166,14 @@ async def test_a_stopped_redis_of_headrace_up_is_not_wrong(tmp_path: Path) -> No
     ended = await check("--data-dir", str(tmp_path))
     assert ended.code == 0, ended.out
     assert "headrace up, which starts its own, is not running" in ended.out
+
+
+async def test_the_redis_of_headrace_up_is_tested_and_points_to_doctor(tmp_path: Path, redis: Broker) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / "broker-url").write_text(redis.url)
+    ended = await check("--data-dir", str(tmp_path))
+    assert ended.code == 0, ended.out
+    assert "headrace doctor examines it" in ended.out
 
 
 async def test_a_redis_that_cannot_be_reached_is_wrong() -> None:

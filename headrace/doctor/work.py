@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from headrace.doctor.findings import Finding, note, ok, wrong
+from headrace.table import counted
 from shared.broker.client import Client
 from shared.broker.deliveries import count_owed
 from shared.broker.overview import Overview, read_overview
@@ -48,7 +49,7 @@ def _provider(name: str, state: ProviderState) -> Iterator[Finding]:
             left_s = max(0, until_ms / 1000 - time.time())
             yield note("provider_key", title, f"rate limited: {model} with key id {key_id} for {left_s:.0f} s")
     if not troubles:
-        models = "any model" if state.offered.open else f"{len(state.offered.models)} models"
+        models = "any model" if state.offered.open else counted(len(state.offered.models), "model")
         waiting = f", {state.usage.waiting} streams wait for its limits" if state.usage.waiting else ""
         yield ok("provider", title, f"{models}{waiting}")
 

@@ -4,8 +4,8 @@ PYTHON ?= python3
 # Each other Python has an environment of its own: make test PYTHON=python3.13 uses .venv-python3.13.
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
-# Tests wait about as long as they compute. More than 16 at once would need more ports (tests/ports.py).
-TESTS_AT_ONCE ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 5 ? cores * 3 : 16)))
+# Three for each core are no faster, and more than 16 would need more ports (tests/ports.py).
+TESTS_AT_ONCE ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores < 8 ? cores * 2 : 16)))
 
 .DEFAULT_GOAL := help
 .PHONY: help run test image-test compatibility real-clients generated-clients conformance-kit conformance-references chaos nightly pythons previous diagrams check check-deploy audit lock pin-images release format bench bench-reports bench-curve bench-peers bench-micro bench-queue bench-json bench-nginx bench-cluster clean bench-requests bench-patterns

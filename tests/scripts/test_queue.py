@@ -129,12 +129,15 @@ async def test_the_file_of_redis_does_not_grow_with_every_pulse(client: Client, 
 
     first = await sweep(0)
     second = await sweep(first)
-    while second // 3_600_000 != first // 3_600_000:  # the lives are extended in each hour
+    # The lives are extended in each hour, and two seconds without a pulse are an outage.
+    while second // 3_600_000 != first // 3_600_000 or second - first > 2000:
         first, second = second, await sweep(second)
     await client.set("the end", "of this test", px=60_000)
     while b"of this test" not in (
         written := b"".join(path.read_bytes() for path in scripts_broker.folder.glob("appendonlydir/*.aof"))
     ):
         await asyncio.sleep(0.01)
+    # Earlier tests, before the fixture emptied Redis, may have written this very time as one to come.
+    written = written.rpartition(b"FLUSHALL")[2]
     assert str(second).encode() not in written
     assert written.count(str(first).encode()) >= len(sweep_keys())

@@ -164,7 +164,7 @@ async def test_a_second_signal_stops_at_once(start_system: StartSystem) -> None:
         await worker.wait()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(300)
 async def test_a_worker_that_waits_for_redis_stops_on_sigterm(start_system: StartSystem) -> None:
     system = await start_system(gateways=1, workers=1)
     nowhere = system.workers[0].environment | {"HEADRACE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}

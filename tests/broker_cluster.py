@@ -238,15 +238,18 @@ def _ranges(slots: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(firsts, lasts, strict=True))
 
 
-async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 30) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], *, within_s: float = 60) -> None:
     """Wait for a condition of servers, which may be out of reach meanwhile."""
     async with asyncio.timeout(within_s):
         while True:
             try:
                 if await condition():
                     return
-            except (RedisError, OSError, StopIteration):
+            except (RedisError, OSError):
                 pass
+            except RuntimeError as error:
+                if not isinstance(error.__cause__, StopIteration):  # next() found nothing in a coroutine
+                    raise
             await asyncio.sleep(0.02)
 
 

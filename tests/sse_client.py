@@ -176,7 +176,7 @@ def _encode(body: object) -> bytes:
 
 
 async def _receive(sock: socket.socket) -> bytes:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         return await asyncio.get_running_loop().sock_recv(sock, 65536)
 
 

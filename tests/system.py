@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 from itertools import repeat
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import httpx2
 
@@ -25,6 +25,8 @@ REPOSITORY = SOURCE_TREE
 PROVIDERS = ("openai", "anthropic", "ollama")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 _BOOT_S = 100  # many systems may start at once on a small machine
+#: Longest wait for what takes milliseconds on a machine that is not busy.
+PATIENCE_S: Final = 30
 T = TypeVar("T")
 
 
@@ -72,7 +74,7 @@ class Process:
         if self._process is not None:
             self._process.send_signal(number)
 
-    async def wait(self, timeout_s: float = 30) -> int:
+    async def wait(self, timeout_s: float = PATIENCE_S) -> int:
         assert self._process is not None
         return await asyncio.wait_for(asyncio.to_thread(self._process.wait), timeout_s)
 
@@ -121,7 +123,7 @@ class System:
         self._providers = frozenset(providers)
         self.gateways: list[Gateway] = []
         self.workers: list[Process] = []
-        self.http = httpx2.AsyncClient(timeout=20, trust_env=False, headers=dict(credentials or {}))
+        self.http = httpx2.AsyncClient(timeout=60, trust_env=False, headers=dict(credentials or {}))
 
     @property
     def url(self) -> str:
@@ -168,7 +170,7 @@ class System:
         for gateway in self.gateways:
             await self.eventually(partial(self._offers_all, gateway.url), timeout_s=_BOOT_S)
 
-    async def eventually(self, condition: Callable[[], Awaitable[T | None]], *, timeout_s: float = 15) -> T:
+    async def eventually(self, condition: Callable[[], Awaitable[T | None]], *, timeout_s: float = PATIENCE_S) -> T:
         """Call ``condition``, an async function, until it returns something true, and return that."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -212,7 +214,7 @@ class System:
         body: dict[str, object] = answer.json()
         return body
 
-    async def ended(self, stream_id: str, *, timeout_s: float = 15) -> dict[str, object]:
+    async def ended(self, stream_id: str, *, timeout_s: float = PATIENCE_S) -> dict[str, object]:
         """Wait until the stream has ended, and return its status."""
 
         async def look() -> dict[str, object] | None:
@@ -221,7 +223,7 @@ class System:
 
         return await self.eventually(look, timeout_s=timeout_s)
 
-    async def ended_unwatched(self, stream_id: str, *, timeout_s: float = 15) -> None:
+    async def ended_unwatched(self, stream_id: str, *, timeout_s: float = PATIENCE_S) -> None:
         """Wait until the stream has ended, without watching it."""
         await self.eventually(lambda: self.field(stream_id, "ended"), timeout_s=timeout_s)
 

@@ -40,7 +40,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         workers=2,
         hooks="tests.fakes.hooks:TestHooks",
         hook_timeout_s=1,
-        lease_s=2,
+        lease_s=4,
         retention_min_s=0,
     )
     try:

@@ -59,7 +59,7 @@ async def busy(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System
         cap=64,
         window=16,
         requests_per_minute=REQUESTS,
-        lease_s=1,
+        lease_s=4,
         provider_retries=1,
         configuration=PRICES,
         budget_day="1000 USD",

@@ -187,7 +187,7 @@ async def test_a_gateway_that_hangs_does_not_hold_up_other_readers(start_system:
     await reader.next("token")
     system.gateways[0].signal(signal.SIGSTOP)
     try:
-        await system.ended_unwatched(stream_id, timeout_s=20)
+        await system.ended_unwatched(stream_id, timeout_s=60)
         async with await system.read(stream_id, gateway=1) as other:
             assert text_of(await other.rest()) == "".join(words)
     finally:

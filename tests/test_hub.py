@@ -9,7 +9,6 @@ import pytest
 
 from gateway.dialects.native import Native
 from gateway.live.hub import Hub
-from gateway.live.reader_leases import ReaderLeases
 from gateway.live.subscription import Subscription
 from shared.broker.client import Client
 from shared.broker.keys import gateway_channel, state_key, stream_keys
@@ -71,17 +70,19 @@ async def tails_read(client: Client) -> int:
     return int((await client.info("commandstats")).get("cmdstat_xread", {"calls": 0})["calls"])
 
 
-@pytest.fixture
-def no_intervals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the hub compare streams only if a test says so: a comparison that overtakes a message reads the tail."""
-    monkeypatch.setattr(ReaderLeases, "_compare_at_intervals", lambda _: asyncio.Event().wait())
-
-
 async def until_subscribed(client: Client) -> None:
     """Wait until the hub gets messages. When it begins to, it reads the tails of all feeds that it has."""
     command = ("PUBSUB", "SHARDNUMSUB", gateway_channel("g1"))
     while not (await client.execute_command(*command))[1]:  # type: ignore[no-untyped-call]
         await asyncio.sleep(0.005)
+
+
+async def acknowledged(hub: Hub, client: Client, stream: WrittenStream, seq: int) -> None:
+    """Make a round of acknowledgements once the hub has the event of this number. In a round that overtakes a
+    message, it would read the tail."""
+    while (feed := hub._feeds.get(stream.id)) is None or feed.position is None or feed.position.seq < seq:
+        await asyncio.sleep(0.005)
+    await hub.leases.report(client, [stream.id])
 
 
 async def until_acknowledged(client: Client, stream: WrittenStream) -> None:
@@ -90,21 +91,20 @@ async def until_acknowledged(client: Client, stream: WrittenStream) -> None:
         await asyncio.sleep(0.005)
 
 
-@pytest.mark.usefixtures("no_intervals")
 @pytest.mark.parametrize("key", ["", "ab" * 32])
 async def test_what_a_message_brought_is_not_read(redis_url: str, key: str) -> None:
     settings = Settings.model_validate({"redis_url": redis_url, "content_keys": key})
-    async with hub_at(redis_url, settings) as (hub, client), asyncio.timeout(60):
+    async with hub_at(redis_url, settings, keeps_leases=False) as (hub, client), asyncio.timeout(60):
         await until_subscribed(client)
         stream = WrittenStream(client, settings)
         await stream.create()
         await stream.begin()
         _, chunks = await read_by(hub, stream)
         coming = asyncio.ensure_future(anext(chunks))
-        await until_acknowledged(client, stream)
+        before = await tails_read(client)
+        await acknowledged(hub, client, stream, 1)
         await stream.write("one")
         assert b'"token":"one"' in await coming
-        before = await tails_read(client)
         for word in ("two", "three"):
             coming = asyncio.ensure_future(anext(chunks))
             await stream.write(word)
@@ -114,24 +114,24 @@ async def test_what_a_message_brought_is_not_read(redis_url: str, key: str) -> N
         assert await tails_read(client) == before
 
 
-@pytest.mark.usefixtures("no_intervals")
 async def test_an_answer_followed_from_its_creation_is_not_read(redis_url: str) -> None:
-    async with hub_at(redis_url) as (hub, client), asyncio.timeout(60):
+    async with hub_at(redis_url, keeps_leases=False) as (hub, client), asyncio.timeout(60):
         await until_subscribed(client)
         before = await tails_read(client)
         stream = WrittenStream(client)
         await stream.create()
         subscription = Subscription(hub, stream.id, START, await stream.log_page(), Native(stream.id))
         delivered = asyncio.ensure_future(all_of(subscription))
-        await until_acknowledged(client, stream)
+        await acknowledged(hub, client, stream, 0)
         await stream.begin()
+        await acknowledged(hub, client, stream, 1)
         await stream.write("one")
         await stream.end()
         assert b'"token":"one"' in await delivered
         assert await tails_read(client) == before
-        hub.leases.compare_soon()  # with which the last reader leaves
-        while await client.zcard(stream_keys(stream.id)[3]):
-            await asyncio.sleep(0.02)
+        hub.leases.compare_soon()
+        await hub.leases.report(client, [stream.id])
+        assert await client.zcard(stream_keys(stream.id)[3]) == 0, "the last reader leaves with the next comparison"
 
 
 async def test_events_before_the_first_acknowledgement_are_read(redis_url: str) -> None:

@@ -80,7 +80,8 @@ async def _use(system: System) -> None:
     for _ in range(ANSWERS):
         async with await system.stream("known", SECRETS[0]) as stream:
             frames = await stream.rest()
-    async with await system.read(stream.stream_id, frames[3].at, gateway=1) as stream:
+    begun = next(frame.at for frame in frames if frame.event == "start")  # a busy worker joins all words in one event
+    async with await system.read(stream.stream_id, begun, gateway=1) as stream:
         await stream.rest()
     play("odd", Answer(deltas=WORDS, finish_reason="out_of_ideas"))
     await system.ended(await system.post("odd"))

@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,17 @@ async def system(tmp_path_factory: pytest.TempPathFactory, receiver: WebhookRece
     )
     try:
         await system.start()
+        await system.eventually(partial(all_report, system), timeout_s=100)  # one worker is enough to be ready
         yield system
     finally:
         await system.stop()
+
+
+async def all_report(system: System) -> bool:
+    """Return True once the gateways know of all processes."""
+    seen = (await system.http.get(f"{system.url}/ops/overview")).json()
+    counts = len(seen["gateways"]), len(seen["workers"])
+    return counts == (len(system.gateways), len(system.workers))
 
 
 async def doctor(system: System, *options: str, redis: str | None = None, code: int) -> Checks:
@@ -191,12 +200,7 @@ async def test_a_system_without_workers_is_wrong(system: System) -> None:
     assert {"workers", "ready"} <= wrong(checks)
     for worker in system.workers:
         worker.start()
-
-    async def all_report() -> bool:
-        seen = (await system.http.get(f"{system.url}/ops/overview")).json()
-        return len(seen["workers"]) == len(system.workers)
-
-    await system.eventually(all_report, timeout_s=100)
+    await system.eventually(partial(all_report, system), timeout_s=100)
 
 
 async def test_a_redis_that_cannot_serve_is_named(system: System, tmp_path: Path) -> None:

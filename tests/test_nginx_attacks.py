@@ -28,8 +28,8 @@ from tests.nginx import Nginx, need_nginx
 from tests.raw_client import connected
 
 MOST_CONNECTIONS = 20
-#: Shorter times and lower limits than those of ``deploy/nginx``, so that a test reaches them; and yet longer than this
-#: process may be held up between a handshake and the request.
+#: Shorter times and lower limits than those of ``deploy/nginx``, so that a test reaches them; yet this process may
+#: stand still for some seconds between a handshake and its request.
 CHANGES = {
     "client_header_timeout 30s;": "client_header_timeout 10s;",
     "client_body_timeout 30s;": "client_body_timeout 3s;",

@@ -28,7 +28,7 @@ async def everything(client: Redis) -> dict[str, bytes]:
     async for key in client.scan_iter(count=1000):
         match await client.type(key):
             case b"string":
-                content = [await client.get(key) or b""]  # it may be gone since
+                content = [await client.get(key) or b""]  # gone since
             case b"list":
                 content = [inflated(part) for part in await client.lrange(key, 0, -1)]  # type: ignore[misc]
             case b"hash":

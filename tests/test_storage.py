@@ -221,7 +221,7 @@ async def test_a_redis_that_is_full_of_answers_to_keep_refuses_by_name(start_sys
     system = await start_system(gateways=1, workers=1, providers=("openai",), stored_bytes=0)
     kept = await system.post("echo")
     await system.ended(kept)
-    await _limit_memory(system.broker, -200_000)
+    await _limit_memory(system.broker, -800_000)
     refused = await system.http.post(f"{system.url}/chat", json=ask("echo"))
     assert code_of(refused) == (503, "broker_full")
     assert int(refused.headers["retry-after"]) >= 1

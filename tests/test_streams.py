@@ -23,8 +23,9 @@ async def test_every_provider_streams_to_the_client(system: System, provider: st
         frames = await connection.rest()
     assert connection.status == 200
     assert connection.headers["content-type"].startswith("text/event-stream")
-    assert [f.event for f in frames[:2]] == ["queued", "start"]
-    assert frames[1].data["provider"] == provider
+    start = next(frame for frame in frames if frame.id is not None)
+    assert (frames[0].event, start.event) == ("queued", "start")  # it may be queued for some heartbeats
+    assert start.data["provider"] == provider
     assert frames[-1].event == "done"
     assert frames[-1].data["finish_reason"] == "stop"
     assert frames[-1].data["usage"]["estimated"] is False

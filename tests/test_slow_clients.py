@@ -27,7 +27,7 @@ from tests.raw_client import RawConnection, connected
 from tests.raw_requests import HOST, SMUGGLED, post
 from tests.system import System, ask
 
-DEADLINE_S = 1
+DEADLINE_S = 2
 #: With less, the kernel already closes the connection of a client that takes a little within each deadline.
 WRITE_DEADLINE_S = 2
 #: Of the gateway whose clients must not be disconnected, even if they stand still for a while.
@@ -39,7 +39,7 @@ SMALL_BUFFER = 4096
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """One gateway that waits for a second."""
+    """One gateway that waits for two seconds."""
     system = System(
         tmp_path_factory.mktemp("slow"),
         gateways=1,
@@ -188,7 +188,7 @@ class SlowReader:
             await asyncio.sleep(60)
         with self._socket:
             while await loop.sock_recv(self._socket, self._size):
-                await asyncio.sleep(DEADLINE_S / 10)
+                await asyncio.sleep(0.1)
 
     def close(self) -> None:
         self._socket.close()

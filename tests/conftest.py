@@ -38,7 +38,7 @@ kind = "openai-responses"
 base_url = "{fake.openai_base_url}"
 """
 #: No retries, and the breaker is out of the way. A finish reason without an end marker ends an answer soon.
-ONE_ATTEMPT: dict[str, Any] = {"end_grace_s": 1, "provider_retries": 0, "breaker_failures": 1000}
+ONE_ATTEMPT: dict[str, Any] = {"end_grace_s": 3, "provider_retries": 0, "breaker_failures": 1000}
 
 
 @pytest.fixture

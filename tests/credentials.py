@@ -44,7 +44,7 @@ def run_headrace(system: System, *arguments: str) -> subprocess.CompletedProcess
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 

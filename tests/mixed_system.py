@@ -91,7 +91,7 @@ class Client:
         ids = [frame.id for frame in self.frames]
         assert len(set(ids)) == len(ids)
         calls = [call for call in self.system.fake.calls if call.prompt == self.key]
-        assert [call.finished for call in calls] == [False] * (len(calls) - 1) + [True]
+        assert calls[-1].finished  # an earlier one may have sent its end to a worker that no longer read it
         assert text_of(self.frames) == f"call{calls[-1].number} " + "".join(words)
         for gateway in (0, 1):
             async with await self.system.read(self.stream_id, gateway=gateway) as replay:

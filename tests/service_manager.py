@@ -67,7 +67,7 @@ class Service:
                 stderr=log,
             )
 
-    async def heard(self, condition: Callable[[list[str]], bool], within_s: float = 60) -> None:
+    async def heard(self, condition: Callable[[list[str]], bool], within_s: float = 100) -> None:
         """Wait until the states fulfil ``condition``."""
         async with asyncio.timeout(within_s):
             while not condition(self.states):

@@ -91,6 +91,15 @@ class SseConnection:
                 return frame
         raise AssertionError(f"the stream ended without {event}")
 
+    async def until_text(self, text: str) -> list[Frame]:
+        """Return the next frames, up to the one with which their tokens are this text."""
+        seen: list[Frame] = []
+        async for frame in self.frames():
+            seen.append(frame)
+            if text_of(seen) == text:
+                return seen
+        raise AssertionError(f"the stream ended with {text_of(seen)!r}")
+
     async def take(self, count: int) -> list[Frame]:
         """Return the next ``count`` events that have an id; synthetic frames are left out."""
         taken: list[Frame] = []

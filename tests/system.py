@@ -123,7 +123,9 @@ class System:
         self._providers = frozenset(providers)
         self.gateways: list[Gateway] = []
         self.workers: list[Process] = []
-        self.http = httpx2.AsyncClient(timeout=60, trust_env=False, headers=dict(credentials or {}))
+        # A gateway closes an idle connection after 5 s. A request must not meet that.
+        limits = httpx2.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2)
+        self.http = httpx2.AsyncClient(timeout=60, trust_env=False, headers=dict(credentials or {}), limits=limits)
 
     @property
     def url(self) -> str:

@@ -27,7 +27,7 @@ def last_call(system: System, model: str) -> Call:
 async def running_stream(system: System) -> str:
     """Return the id of the only stream."""
     async with system.broker.client() as client:
-        (key,) = [key async for key in client.scan_iter(match="hr:*:state")]
+        (key,) = {key async for key in client.scan_iter(match="hr:*:state")}  # a scan may return one twice
     return str(key.decode().split(":")[2])
 
 

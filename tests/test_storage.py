@@ -75,7 +75,7 @@ async def status_of(system: System, key: str, stream_id: str) -> int:
 
 async def stored_total(system: System) -> int:
     async with system.broker.client() as client:
-        keys = [key async for key in client.scan_iter("hr:{desk}:stored:*")]
+        keys = {key async for key in client.scan_iter("hr:{desk}:stored:*")}  # a scan may return one twice
         return sum([int(await client.hget(key, "total") or 0) for key in keys])  # type: ignore[misc]
 
 
@@ -134,7 +134,7 @@ async def test_a_principal_whose_answers_must_be_kept_is_refused(bounded: System
 async def test_a_principal_far_above_its_limit_is_stopped(bounded: System) -> None:
     """Answers in progress grow beyond the limit that was checked when they began."""
     gate = asyncio.Event()
-    bounded.fake.play("endless", Answer(deltas=["x" * 1000] * 400, delay_s=0.02))
+    bounded.fake.play("endless", Answer(deltas=["x" * 1000] * 4000, delay_s=0.02))
     bounded.fake.play("patient", Answer(deltas=("a", "b"), gate=gate, gate_after=1))
     other = await bounded.http.post(
         f"{bounded.url}/chat", json=ask("patient"), headers=bearer(await key_of(bounded, 100_000))
@@ -147,9 +147,9 @@ async def test_a_principal_far_above_its_limit_is_stopped(bounded: System) -> No
         found: dict[str, Any] = answer.json()
         return found if found.get("ended_at") else None
 
-    ended = await bounded.eventually(status, timeout_s=30)
+    ended = await bounded.eventually(status, timeout_s=90)
     assert (ended["status"], ended["reason"]) == ("cancelled", "stored_bytes")
-    assert 20_000 < len(ended["text"]) < 400_000
+    assert 15_000 < len(ended["text"]) < 4_000_000  # its bookkeeping takes some of the 20,000 bytes too
     gate.set()
     assert other.status_code == 202
 
@@ -186,7 +186,7 @@ async def test_a_replay_with_a_new_chat_id_creates_no_key(bounded: System) -> No
 
     async def chats() -> int:
         async with bounded.broker.client() as client:
-            return len([name async for name in client.scan_iter("hr:chat:*:latest")])
+            return len({name async for name in client.scan_iter("hr:chat:*:latest")})
 
     before = await chats()
     for n in range(5):
@@ -221,7 +221,7 @@ async def test_a_redis_that_is_full_of_answers_to_keep_refuses_by_name(start_sys
     system = await start_system(gateways=1, workers=1, providers=("openai",), stored_bytes=0)
     kept = await system.post("echo")
     await system.ended(kept)
-    await _limit_memory(system.broker, -200_000)
+    await _limit_memory(system.broker, -800_000)
     refused = await system.http.post(f"{system.url}/chat", json=ask("echo"))
     assert code_of(refused) == (503, "broker_full")
     assert int(refused.headers["retry-after"]) >= 1

@@ -23,8 +23,9 @@ async def test_every_provider_streams_to_the_client(system: System, provider: st
         frames = await connection.rest()
     assert connection.status == 200
     assert connection.headers["content-type"].startswith("text/event-stream")
-    assert [f.event for f in frames[:2]] == ["queued", "start"]
-    assert frames[1].data["provider"] == provider
+    start = next(frame for frame in frames if frame.id is not None)
+    assert (frames[0].event, start.event) == ("queued", "start")  # it may be queued for some heartbeats
+    assert start.data["provider"] == provider
     assert frames[-1].event == "done"
     assert frames[-1].data["finish_reason"] == "stop"
     assert frames[-1].data["usage"]["estimated"] is False
@@ -86,7 +87,7 @@ async def test_cancel_from_another_gateway_closes_the_provider(system: System) -
     gate = asyncio.Event()
     system.fake.play("cancel-me", Answer(deltas=WORDS, gate=gate, gate_after=3))
     async with await system.stream("cancel-me", max_tokens=999) as connection:
-        await connection.next("token")
+        await connection.until_text("".join(WORDS[:3]))
         call = [c for c in system.fake.calls if c.model == "cancel-me"][-1]
         for _ in range(2):  # again changes nothing
             answer = await system.http.post(f"{system.gateways[1].url}/chat/{connection.stream_id}/cancel")
@@ -126,7 +127,7 @@ async def test_a_url_with_a_ticket_needs_no_header(system: System) -> None:
     assert answer.status_code == 202
     async with await open_sse("GET", system.gateways[1].url + body["stream_url"]) as connection:
         assert text_of(await connection.rest()) == "one two three"
-    forged = body["stream_url"][:-3] + "abc"
+    forged = body["stream_url"][:-3] + ("xyz" if body["stream_url"].endswith("abc") else "abc")
     refused = await system.http.get(system.url + forged)
     assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_ticket")
     other = (await system.http.post(f"{system.url}/chat", json=ask("echo"))).json()

@@ -168,7 +168,7 @@ async def headrace(*arguments: str, **settings: str) -> tuple[int | None, str, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), 30)
+    out, err = await asyncio.wait_for(process.communicate(), 90)
     return process.returncode, out.decode(), err.decode()
 
 
@@ -216,9 +216,9 @@ async def test_a_worker_that_waits_for_redis_stops_on_sigterm(tmp_path: Path) ->
     )
     assert process.stderr is not None
     try:
-        assert b"connection_refused" in await asyncio.wait_for(process.stderr.readline(), 30)
+        assert b"connection_refused" in await asyncio.wait_for(process.stderr.readline(), 90)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -266,7 +266,7 @@ async def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
     child = int(await parent.stdout.readline())
     await until(lambda: "sleep" in Path(f"/proc/{child}/cmdline").read_text(), "sleep runs")
     parent.kill()
-    await until(lambda: not is_running(child), "the child died with its parent", 5)
+    await until(lambda: not is_running(child), "the child died with its parent", 50)  # sleep would end after 60 s
     await parent.wait()
 
 
@@ -300,7 +300,7 @@ class Up:
 
     async def ready(self) -> bool:
         """Return whether all gateways are ready and a worker offers the demo."""
-        async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             try:
                 answers = [await client.get(f"http://127.0.0.1:{port}/readyz") for port in self.ports]
                 models = await client.get(f"http://127.0.0.1:{self.port}/v1/models")
@@ -308,14 +308,17 @@ class Up:
                 return False
         return all(a.status_code == 200 for a in answers) and models.status_code == 200
 
-    async def killed_and_back(self, name: str) -> None:
-        before = self.pids[name]
-        os.kill(before, signal.SIGKILL)
-        await until(lambda: self.pids[name] != before, f"{name} is started again", 10)
-        deadline = time.monotonic() + 20
+    async def until_ready(self) -> None:
+        deadline = time.monotonic() + 100
         while not await self.ready():
             assert time.monotonic() < deadline, self.text
             await asyncio.sleep(0.05)
+
+    async def killed_and_back(self, name: str) -> None:
+        before = self.pids[name]
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: self.pids[name] != before, f"{name} is started again")
+        await self.until_ready()
         assert f"{name} was killed by SIGKILL" in self.text
 
 
@@ -333,17 +336,17 @@ async def running_up(data_dir: Path, *, gateways: int = 1, workers: int = 1, **s
     up = Up(process, port, range(port, port + gateways))
     listening = asyncio.create_task(up.listen())
     try:
-        await until(lambda: up.is_ready, "everything is ready")
+        await until(lambda: up.is_ready, "everything is ready", 100)
         yield up
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
         try:
-            await asyncio.wait_for(process.wait(), 30)
+            await asyncio.wait_for(process.wait(), 60)
         except TimeoutError:
             process.kill()
             await process.wait()
-        await asyncio.wait_for(listening, 10)
+        await asyncio.wait_for(listening, 60)
         for pid in up.running():
             os.kill(pid, signal.SIGKILL)
 
@@ -358,7 +361,7 @@ async def shell(line: str) -> str:
     process = await asyncio.create_subprocess_shell(
         line, env=environment(), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 50)
+    out, _ = await asyncio.wait_for(process.communicate(), 90)
     assert process.returncode == 0, out
     return out.decode()
 
@@ -384,7 +387,7 @@ async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
     assert f"http://localhost:{up.port}/chat/stream " in line
     out = await shell(line)
     events = re.findall(r"^event: (\w+)$", out, re.MULTILINE)
-    assert events.count("token") > 10
+    assert sum(map(int, re.findall(r'"n":(\d+)', out))) > 10  # tokens: an event may have several
     assert events[-1] == "done"
     assert events.count("done") == 1
 
@@ -417,7 +420,7 @@ async def test_the_banner_and_the_doctor_name_a_provider_that_refuses_its_key(tm
 
 
 async def test_every_gateway_serves(up: Up) -> None:
-    assert await up.ready()
+    await up.until_ready()
     assert set(up.pids) == {"broker", "gateway.1", "gateway.2", "worker.1", "worker.2"}
 
 
@@ -430,19 +433,19 @@ async def test_a_killed_process_is_restarted(up: Up, name: str) -> None:
 async def test_a_signal_stops_everything(tmp_path: Path, number: signal.Signals) -> None:
     async with running_up(tmp_path, workers=2) as up:
         up.process.send_signal(number)
-        await asyncio.wait_for(up.process.wait(), 25)
+        await asyncio.wait_for(up.process.wait(), 60)
         assert up.process.returncode == 0, up.text
         assert up.running() == set()
     assert (tmp_path / "secret").exists()
 
 
 async def test_a_second_signal_kills_at_once(tmp_path: Path) -> None:
-    async with running_up(tmp_path) as up:
+    async with running_up(tmp_path, HEADRACE_DRAIN_S="100") as up:
         os.kill(up.pids["worker.1"], signal.SIGSTOP)  # cannot handle SIGTERM
         up.process.send_signal(signal.SIGINT)
         await until(lambda: "stopping" in up.text, "stopping")
         up.process.send_signal(signal.SIGINT)
-        await asyncio.wait_for(up.process.wait(), 5)
+        await asyncio.wait_for(up.process.wait(), 60)
         assert up.process.returncode == 130
         assert up.running() == set()
 
@@ -451,9 +454,9 @@ async def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
     async with running_up(tmp_path, gateways=2, workers=2) as up:
         up.process.kill()
         await up.process.wait()
-        await until(lambda: up.running() == set(), "all children are gone", 10)
+        await until(lambda: up.running() == set(), "all children are gone")
     async with running_up(tmp_path) as again:
-        assert await again.ready()
+        await again.until_ready()
 
 
 async def test_a_configured_redis_replaces_the_broker(tmp_path: Path) -> None:
@@ -467,7 +470,7 @@ async def test_a_configured_redis_replaces_the_broker(tmp_path: Path) -> None:
 
 async def test_two_in_one_directory_keep_separate_metrics(tmp_path: Path) -> None:
     async def slots(up: Up) -> str:
-        async with httpx2.AsyncClient(trust_env=False, timeout=5) as client:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as client:
             page = (await client.get(f"http://127.0.0.1:{up.port}/metrics")).text
         return "".join(re.findall(r"^headrace_worker_slots (.*)$", page, re.MULTILINE))
 

@@ -82,7 +82,7 @@ async def test_gateway_and_worker_notify_systemd(tmp_path: Path) -> None:
         await worker.has_sent("STATUS=Redis is usable again")
         await gateway.start({}, settings)
         await gateway.has_sent("READY=1")
-        async with httpx2.AsyncClient(trust_env=False) as http:  # the socket listens already
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:  # the socket listens already
             assert (await http.get(f"http://127.0.0.1:{port}/healthz")).status_code == 200
             assert (await http.get(f"http://127.0.0.1:{metrics_port}/metrics")).status_code == 200
         assert await answer_of(f"http://127.0.0.1:{port}")

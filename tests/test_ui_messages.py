@@ -156,7 +156,7 @@ async def test_a_tool_result_continues_the_message_and_a_replay_has_all_steps(sy
 
 async def test_after_a_lost_worker_the_client_shows_the_answer_once(start_system: StartSystem, node: Node) -> None:
     """The request names no model, so the operator's default model is used."""
-    system = await start_system(gateways=1, workers=1, lease_s=1, default_model="openai/u-lost")
+    system = await start_system(gateways=1, workers=1, lease_s=3, default_model="openai/u-lost")
     gate = asyncio.Event()
     system.fake.play("u-lost", Answer(deltas=WORDS, gate=gate, gate_after=3), Answer(deltas=WORDS))
     outcome, has_output = Outcome(), asyncio.Event()

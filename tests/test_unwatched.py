@@ -18,7 +18,7 @@ async def test_a_stream_is_abandoned_after_its_grace_period(system: System) -> N
     gate = asyncio.Event()
     system.fake.play("abandoned", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("abandoned", grace_s=0.3) as connection:
-        await connection.next("token")
+        await connection.until_text("".join(WORDS[:5]))
     await system.ended_unwatched(connection.stream_id)
     status = await system.status(connection.stream_id)
     assert (status["status"], status["finish_reason"], status["reason"]) == ("cancelled", "cancelled", "abandoned")
@@ -109,7 +109,7 @@ async def test_polling_does_not_keep_an_answer_alive_that_its_reader_has_left(sy
     gate = asyncio.Event()
     system.fake.play("status-page", Answer(deltas=WORDS, gate=gate, gate_after=5))
     async with await system.stream("status-page", grace_s=0.3) as connection:
-        await connection.next("token")
+        await connection.until_text("".join(WORDS[:5]))
     status = await system.ended(connection.stream_id)  # polls at short intervals
     assert (status["status"], status["reason"]) == ("cancelled", "abandoned")
     assert status["text"] == "".join(WORDS[:5])

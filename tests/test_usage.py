@@ -72,7 +72,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         configuration=configuration(),
         provider_retries=1,
         breaker_failures=1000,
-        lease_s=1,
+        lease_s=4,  # a worker that is merely slow must not lose its streams
         queue_depth=10_000,
     )
     try:
@@ -315,9 +315,10 @@ async def reloaded(system: System) -> None:
 async def test_reports_are_tables_and_csv(system: System) -> None:
     name = model()
     system.fake.play(name, Answer(deltas=["a"], usage=Counts(1_000_000, 2)))
+    begun = datetime.now(UTC).date()
     await ask(system, f"dollars/{name}")
     await counted(system, f"dollars/{name}", 1)
-    today = datetime.now(UTC).date().isoformat()
+    days = {day.isoformat() for day in (begun, datetime.now(UTC).date())}
     url = f"{system.url}/v1/usage"
     answers = [
         await system.http.get(url, params={"by": "day,key,model", "format": "csv"}),
@@ -329,7 +330,8 @@ async def test_reports_are_tables_and_csv(system: System) -> None:
     )
     for text in (*(answer.text for answer in answers), printed.out):
         (line,) = [line for line in csv.DictReader(io.StringIO(text)) if line["model"] == f"dollars/{name}"]
-        assert (line["day"], line["key_id"], line["calls"]) == (today, "", "1")
+        assert line["day"] in days
+        assert (line["key_id"], line["calls"]) == ("", "1")
         assert (line["cost"], line["currency"]) == ("3.00003", "USD")
     assert answers[0].headers["content-type"].startswith("text/csv")
     shown = await finish(await headrace("usage", "--by", "model", HEADRACE_REDIS_URL=system.broker.url))

@@ -188,7 +188,7 @@ async def test_a_large_head_within_the_limit_is_accepted(system: System) -> None
 
 
 async def test_an_unfinished_request_times_out(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=1, request_deadline_s=0.5)
+    system = await start_system(gateways=1, workers=1, request_deadline_s=2)
     gate = asyncio.Event()
     system.fake.play("long", Answer(deltas=["one ", "two"], gate=gate, gate_after=1))
     port = system.gateways[0].port

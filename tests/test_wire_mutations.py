@@ -35,7 +35,7 @@ async def test_generated_streams_arrive_as_sent_through_a_whole_system(wire_syst
 
 END = b'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":2}}\n\n'
-GRACE_S = 0.3
+GRACE_S = 1
 
 
 async def _usage_after(body: AsyncIterator[bytes]) -> object:

@@ -303,7 +303,7 @@ async def test_a_stream_that_redis_refuses_does_not_hold_up_the_others(
     await client.set(broken.holder.keys[0], "no hash")
     sending = asyncio.create_task(flusher.run())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(50):
             for length in (2, 3, 4):  # the first append writes `start` too
                 broken.draft.add([TextDelta("x")])
                 sound.draft.add([TextDelta("x")])

@@ -55,9 +55,10 @@ class Storage:
         raise error
 
     async def relieve(self) -> bool:
-        """Drop the oldest answers of all principals if a server's memory is nearly full. Return True if any was
-        dropped. Raises :class:`BrokerUnavailable`."""
-        return await self._dropping.relieve(await read_memory_use(self._client)) > 0
+        """Drop the oldest answers of all principals if a server's memory is nearly full. Return True if there may be
+        room now: some were dropped here, or by the sweep just before. Raises :class:`BrokerUnavailable`."""
+        memory = await read_memory_use(self._client)
+        return not any(each.excess for each in memory.values()) or await self._dropping.relieve(memory) > 0
 
     async def _read_limit(self, _: None) -> int:
         """Return the memory limit of all servers together; 0 if one has none."""

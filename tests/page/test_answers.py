@@ -34,8 +34,7 @@ async def test_json_is_shown_value_by_value_also_after_a_reload(page: Page, syst
     await page.answer_as("JSON by schema", '{"title": "Scenes of a story", "type": "object"}')
     await page.ask("Scenes, please", model="openai/scenes")
     for _ in range(2):
-        half = await page.until_shown(lambda shown: bool(shown.tree))
-        assert (half.value, half.raw) == (HALF, AS_TEXT[:FIRST_SCENE])
+        await page.until_shown(lambda shown: (shown.value, shown.raw) == (HALF, AS_TEXT[:FIRST_SCENE]))
         await page.reload()
     gate.set()
     assert await page.until_state(*ENDED) == "done"

@@ -210,7 +210,7 @@ async def test_retention_counts_from_the_end_of_a_longer_answer(start_system: St
 
 
 async def test_retention_counts_from_the_end_of_a_longer_wait(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=1, retention_s=2, queue_timeout_s=3)
+    system = await start_system(gateways=1, workers=1, retention_s=2, lease_s=1, queue_timeout_s=3)
     system.workers[0].stop()
     async with await system.stream("echo") as connection:
         frames = await connection.rest()

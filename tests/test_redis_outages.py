@@ -20,23 +20,28 @@ WORDS = [f"w{i} " for i in range(120)]
 LEASE_S = 30
 
 
-async def start_streams(
-    system: System, *, delay_s: float = 0.03, gate: asyncio.Event | None = None
-) -> list[tuple[SseConnection, list[Frame]]]:
-    """Start live streams on both gateways, and return each with the frames read so far. ``gate``: no answer ends
-    before it is set."""
+Live = list[tuple[SseConnection, list[Frame]]]
+
+
+async def start_streams(system: System, *, delay_s: float = 0.03) -> tuple[Live, asyncio.Event]:
+    """Start live streams on both gateways. Return each with the frames read so far, and the gate before the end of
+    their answers: none ends before the fault, however long the test takes."""
+    gate = asyncio.Event()
     answer = Answer(
         deltas=lambda n: [f"[{n}]{word}" for word in WORDS], delay_s=delay_s, gate=gate, gate_after=len(WORDS)
     )
     system.fake.play("live", answer)
     connections = [await system.stream("live", gateway=i % 2) for i in range(STREAMS)]
-    return [
+    live = [
         (connection, [await connection.next("start"), await connection.next("token")]) for connection in connections
     ]
+    return live, gate
 
 
-async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame]]]) -> None:
-    """Check that each reader got the text of one call, every token once under one epoch, and one ending."""
+async def all_is_well(system: System, live: Live, gate: asyncio.Event) -> None:
+    """Let the answers end, and check that each reader got the text of one call, every token once under one epoch,
+    and one ending."""
+    gate.set()
     numbers = set()
     everything = [(connection, seen + await connection.rest()) for connection, seen in live]
     for connection, received in everything:
@@ -60,34 +65,34 @@ async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame
 
 async def test_redis_restarts_with_its_data(start_system: StartSystem) -> None:
     system = await start_system(lease_s=LEASE_S)
-    live = await start_streams(system)
+    live, gate = await start_streams(system)
     system.broker.kill()
     await system.broker.start()
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_redis_restarts_empty(start_system: StartSystem) -> None:
     system = await start_system(lease_s=LEASE_S)
-    live = await start_streams(system)
+    live, gate = await start_streams(system)
     system.broker.kill()
     shutil.rmtree(system.broker.folder)
     await system.broker.start()
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_redis_is_flushed(start_system: StartSystem) -> None:
     system = await start_system(lease_s=LEASE_S)
-    live = await start_streams(system)
+    live, gate = await start_streams(system)
     async with system.broker.client() as client:
         await client.flushall()
         await client.script_flush()
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_redis_goes_back_in_time(start_system: StartSystem) -> None:
     """An older copy of its data replaces it, as after a failover to a replica that is behind."""
     system = await start_system(lease_s=LEASE_S)
-    live = await start_streams(system)
+    live, gate = await start_streams(system)
     copy = system.folder / "older"
     await asyncio.to_thread(shutil.copytree, system.broker.folder, copy)
     for connection, seen in live:
@@ -96,7 +101,7 @@ async def test_redis_goes_back_in_time(start_system: StartSystem) -> None:
     shutil.rmtree(system.broker.folder)
     shutil.copytree(copy, system.broker.folder)
     await system.broker.start()
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_an_ending_that_redis_lost_is_restored(start_system: StartSystem) -> None:
@@ -149,7 +154,7 @@ async def test_redis_freezes_for_longer_than_the_lease(start_system: StartSystem
     """Requests get 503. No stream of a healthy worker is taken over, although its lease could not be renewed and is
     due for the sweep when the broker thaws."""
     system = await start_system(lease_s=8)
-    live = await start_streams(system, delay_s=0.12)
+    live, gate = await start_streams(system, delay_s=0.12)
     system.broker.freeze()
     frozen_at = time.monotonic()
     answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
@@ -157,14 +162,13 @@ async def test_redis_freezes_for_longer_than_the_lease(start_system: StartSystem
     assert 0 < int(answer.headers["retry-after"]) <= 60
     await asyncio.sleep(frozen_at + 10 - time.monotonic())  # the fault itself: longer than the lease
     system.broker.thaw()
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_redis_is_full(start_system: StartSystem) -> None:
     """Appends wait; endings and lease renewals continue; nothing is lost."""
     system = await start_system(lease_s=10)
-    gate = asyncio.Event()
-    live = await start_streams(system, gate=gate)
+    live, gate = await start_streams(system)
     async with system.broker.client() as client:
         used = (await client.info("memory"))["used_memory"]
         await client.config_set("maxmemory", used // 2)
@@ -181,7 +185,7 @@ async def test_redis_is_full(start_system: StartSystem) -> None:
     await _all_but_one_is_well(system, live)
 
 
-async def _all_but_one_is_well(system: System, live: list[tuple[SseConnection, list[Frame]]]) -> None:
+async def _all_but_one_is_well(system: System, live: Live) -> None:
     for connection, seen in live:
         frames = [frame for frame in seen + await connection.rest() if frame.event != "waiting"]
         number = frames[1].data["token"].split("]")[0].strip("[")
@@ -191,14 +195,14 @@ async def _all_but_one_is_well(system: System, live: list[tuple[SseConnection, l
 
 async def test_redis_loses_its_scripts_and_connections(start_system: StartSystem) -> None:
     system = await start_system(lease_s=LEASE_S)
-    live = await start_streams(system)
+    live, gate = await start_streams(system)
     async with system.broker.client() as client:
         for _ in range(5):
             await client.script_flush()
             await client.client_kill_filter(_type="normal", skipme=True)
             await client.client_kill_filter(_type="pubsub", skipme=True)
             await asyncio.sleep(0.1)
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_a_stream_lost_with_its_worker_ends_as_lost(start_system: StartSystem) -> None:
@@ -297,7 +301,7 @@ async def test_the_model_catalog_is_published_again_after_a_flush(start_system: 
 async def test_redis_is_demoted_and_promoted_again(start_system: StartSystem) -> None:
     """Its replies are errors of many kinds, and every process survives them."""
     system = await start_system(lease_s=LEASE_S)
-    live = await start_streams(system, delay_s=0.05)
+    live, gate = await start_streams(system, delay_s=0.05)
     async with system.broker.client() as client:
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
         answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
@@ -307,7 +311,7 @@ async def test_redis_is_demoted_and_promoted_again(start_system: StartSystem) ->
         answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
         assert answer.status_code == 503
         await client.config_set("min-replicas-to-write", 0)
-    await all_is_well(system, live)
+    await all_is_well(system, live, gate)
 
 
 async def test_redis_goes_back_in_time_twice(start_system: StartSystem) -> None:

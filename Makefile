@@ -46,8 +46,8 @@ conformance/references/%/node_modules/.package-lock.json: conformance/references
 chaos: $(VENV)/installed-dev  ## Inject random faults into a real system for some minutes (ARGS="--seed 7 --streams 1000 --faults 200")
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
-nightly:  ## Run the long checks: chaos, mutations of the scripts, the model of the protocol, micro benchmarks
-	@.ci/nightly
+nightly:  ## Run the long checks: chaos, mutations of the scripts, the model of the protocol, micro benchmarks (STEPS="wires" for some)
+	@.ci/nightly $(STEPS)
 
 diagrams: $(VENV)/installed-dev  ## Write the diagram of a stream's transitions in docs/protocol-rules.md
 	@$(BIN)/python -m tests.transitions

@@ -119,6 +119,7 @@ def create(
         raise typer.BadParameter("use batch, or leave it out", param_hint="--priority")
 
     async def work(client: Client) -> None:
+        others = [each.id for each in await list_api_keys(client) if each.name == name and not each.has_expired]
         key_id = new_key_id()
         async with act(
             client,
@@ -148,6 +149,9 @@ def create(
                 priority=priority or "",
                 budgets=budgets,
             )
+        if others:
+            known = f"key {others[0]}" if len(others) == 1 else f"{len(others)} other keys"
+            typer.echo(f"{name} keeps {known}; headrace keys revoke ends one", err=True)
         typer.echo(f"key {key.id} of {name}, shown this once:", err=True)
         typer.echo(presented)
 

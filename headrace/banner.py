@@ -3,7 +3,7 @@
 import ipaddress
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 from headrace.readiness import for_url
@@ -16,7 +16,8 @@ CURL = (
 )
 
 
-def banner(settings: Settings, providers: Collection[str] = ("demo",)) -> str:
+def banner(settings: Settings, providers: Mapping[str, str]) -> str:
+    """Return the text. ``providers``: their names; each with what is wrong with it, or nothing."""
     base = f"http://{_display_host(settings.host)}:{settings.port}"
     chat = f"{_command()} chat" if settings.port == 8000 else f"{_command()} chat --url {base}"
     key = '-H "Authorization: Bearer $KEY" ' if settings.authentication else ""
@@ -59,6 +60,8 @@ def _display_host(host: str) -> str:
     return "localhost" if address.is_loopback or address.is_unspecified else for_url(host)
 
 
-def _shown(providers: Collection[str]) -> str:
+def _shown(providers: Mapping[str, str]) -> str:
     hint = "" if len(providers) > 1 else " (OPENAI_API_KEY, ANTHROPIC_API_KEY, OLLAMA_HOST or --config FILE add more)"
-    return ", ".join(providers) + hint
+    tested = f"; {_command()} check tests it"
+    named = [f"{name} ({problem}{tested})" if problem else name for name, problem in providers.items()]
+    return ", ".join(named) + hint

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from headrace.table import table
+from shared.broker.catalog import LIST_PROBLEMS
 from shared.broker.client import Client
 from shared.broker.paused_keys import Pauses, pause_of
 from shared.broker.provider_states import ProviderState, read_provider_states
@@ -52,7 +53,7 @@ def _used(used: int, limit: int) -> str:
 def _summary(state: ProviderState) -> str:
     if state.offered is None:
         return "not offered by any worker; see headrace check"
-    troubles = []
+    troubles = [LIST_PROBLEMS[state.offered.problem]] if state.offered.problem in LIST_PROBLEMS else []
     if opened := sum(breaker.open for breaker in state.breakers.values()):
         troubles.append(f"{opened} breakers open")
     if state.pauses:

@@ -15,6 +15,7 @@ from headrace.child_environments import of_gateway, of_worker
 from headrace.console import Console
 from headrace.data_dir import DataDirError
 from headrace.embedded_broker import BrokerError, EmbeddedBroker, embedded_broker
+from headrace.provider_problems import read_problems
 from headrace.readiness import wait_ready
 from headrace.supervisor import Supervisor
 from shared.configuration.configuration import Configuration
@@ -145,7 +146,8 @@ async def supervise(plan: Plan, console: Console, broker: EmbeddedBroker | None,
             for spec in child_specs(plan, environment):
                 supervisor.start(spec)
             await wait_ready(plan.settings.host, plan.ports, console)
-            console.block(banner(plan.settings, list(plan.configuration.providers)))
+            problems = await read_problems(environment["HEADRACE_REDIS_URL"], plan.configuration.providers)
+            console.block(banner(plan.settings, problems))
             notify(READY)
             await asyncio.Event().wait()
     except asyncio.CancelledError:  # the first signal or a wrong configuration; by now everything has been stopped

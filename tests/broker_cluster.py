@@ -264,3 +264,8 @@ async def serves(node: Node) -> bool:
 
 async def is_master(node: Node) -> bool:
     return bool((await node.run_command("ROLE"))[0] == b"master")
+
+
+async def let_fail_over(replica: Node, *, is_allowed: bool = True) -> None:
+    """Let a replica become the master of its own accord, or keep it from that."""
+    await replica.run_command("CONFIG", "SET", "cluster-replica-no-failover", "no" if is_allowed else "yes")

@@ -53,8 +53,8 @@ def browser(*flags: str) -> Iterator[Chrome]:
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         driver = Chrome(options=options, service=Service(str(CHROMEDRIVER)))
         try:
-            driver.set_page_load_timeout(20)
-            driver.set_script_timeout(20)
+            driver.set_page_load_timeout(60)
+            driver.set_script_timeout(60)
             yield driver
         finally:
             driver.quit()

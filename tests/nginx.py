@@ -48,7 +48,7 @@ class Nginx:
 
     async def start(self) -> None:
         await asyncio.to_thread(self._start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -61,7 +61,7 @@ class Nginx:
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(20)
+            self._process.wait(60)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     @property
@@ -79,9 +79,9 @@ class Nginx:
         return "".join(path.read_text(errors="replace") for path in (self.folder / "log").iterdir())
 
     def logged(self) -> list[dict[str, Any]]:
-        """Return the lines of the access log. nginx writes a line when a response ends."""
+        """Return the complete lines of the access log. nginx writes a line when a response ends."""
         path = self.folder / "log" / "access.log"
-        return [json.loads(line) for line in path.read_bytes().splitlines()]
+        return [json.loads(line) for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
 
     def _start(self) -> None:
         # Not below pytest's folder, which only its owner may enter: nginx runs as an unprivileged user.

@@ -48,11 +48,11 @@ async def plain_nginx(gateway: int, folder: Path, lines: str, server: str = "") 
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 async def _until_it_listens(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             assert process.poll() is None, (folder / "nginx.log").read_text()
             try:

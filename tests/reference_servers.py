@@ -20,6 +20,7 @@ import httpx2
 from headrace_conformance import cli
 from headrace_conformance.provider.server import Provider
 from tests.broker import Broker
+from tests.conformance.node import NODE
 from tests.ports import free_port
 from tests.system import REPOSITORY
 
@@ -88,12 +89,11 @@ async def check(reference: Reference, folder: Path, *arguments: str) -> Any:
 
 
 def _start(reference: Reference, variables: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    node = Path(sys.executable).with_name("node")
     inherited = {name: value for name, value in os.environ.items() if name in ("HOME", "LANG", "PATH")}
     folder = _FOLDER / reference.name
     with log.open("ab") as output:
         return subprocess.Popen(
-            [node, "server.mjs"], cwd=folder, env=inherited | variables, stdout=output, stderr=output
+            [NODE, "server.mjs"], cwd=folder, env=inherited | variables, stdout=output, stderr=output
         )
 
 

@@ -232,7 +232,11 @@ class System:
     async def keys_without_expiry(self) -> list[str]:
         """Return the keys without expiry, except API keys and the version of the data."""
         async with self.broker.client() as client:
-            found = [key.decode() async for key in client.scan_iter(count=1000) if await client.ttl(key) == -1]
+            keys = [key async for key in client.scan_iter(count=1000)]
+            ttls = client.pipeline(transaction=False)
+            for key in keys:
+                ttls.ttl(key)
+            found = [key.decode() for key, ttl in zip(keys, await ttls.execute(), strict=True) if ttl == -1]
         return [key for key in found if not key.startswith("hr:apikey:") and key != DATA_VERSION_KEY]
 
     async def field(self, stream_id: str, name: str) -> str | None:

@@ -31,6 +31,11 @@ def restore(archive: Path, folder: Path) -> Path:
     return folder
 
 
+def numbered(text: str) -> list[str]:
+    """Return the events that every reader gets; one that comes early may see others before, such as `queued`."""
+    return [event for event in text.split("\n\n") if event.startswith("id:")]
+
+
 async def test_a_copy_of_a_running_system_serves_its_answers(tmp_path: Path) -> None:
     """Backs up `headrace up`, started as its unit does, and reads an answer from a new directory: through a link that
     was signed before, so the secret is restored too."""
@@ -55,7 +60,7 @@ async def test_a_copy_of_a_running_system_serves_its_answers(tmp_path: Path) -> 
         await after.start({"/var/lib/headrace": str(data)}, settings)
         await after.has_sent("READY=1")
         async with httpx2.AsyncClient(trust_env=False) as http:
-            assert (await http.get(f"{url}{link}", timeout=30)).text == answer
+            assert numbered((await http.get(f"{url}{link}", timeout=30)).text) == numbered(answer)
         assert await after.stop() == 0
     finally:
         before.close()

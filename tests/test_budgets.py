@@ -5,7 +5,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,15 @@ output = {output_price}
     )
 )
 names = (f"user-{n}" for n in itertools.count())
+#: Longer than a test takes from its first request to its last look at a budget.
+TEST_LASTS = timedelta(seconds=30)
+
+
+@pytest.fixture(autouse=True)
+async def _one_day() -> None:
+    """Wait for the next day if this one is about to end: its budgets begin anew then."""
+    while (now := datetime.now(UTC)).date() != (now + TEST_LASTS).date():
+        await asyncio.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -328,7 +337,9 @@ async def test_official_sdks_get_the_refusal_and_do_not_retry(keyed: System) -> 
 
 
 async def test_the_server_counts_all_keys_together(keyed: System) -> None:
-    """After all tests of this file so far: nothing was lost, and nothing was counted twice."""
+    """Also those of the tests of this file so far: nothing was lost, and nothing was counted twice."""
+    for _ in range(2):
+        assert (await (await Key.make(keyed, TEN)).post()).status_code == 202
     await all_settled(keyed)
     client = connect(keyed.redis_url)
     async with keyed.broker.client() as raw:

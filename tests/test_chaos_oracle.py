@@ -44,6 +44,17 @@ def test_a_stopped_worker_may_find_no_connection_in_time() -> None:
     assert judge(record, history) == []
 
 
+@pytest.mark.parametrize("stopped", [0, 1, None], ids=["the first", "the second", "none"])
+def test_a_second_call_needs_a_worker_that_was_out(stopped: int | None) -> None:
+    """The second one, if it was stopped before its call: then its successor's call is the first."""
+    record, history, call = _stream_that_ends("provider_rejected")
+    history.calls[record.plan.number].append(replace(call, number=2, worker=1, begin=call.begin + 3))
+    if stopped is not None:
+        history.worker_out[stopped] = [Span(call.begin, call.begin + 2)]
+    complaint = "call 2 though worker 1 of call 1 was well"
+    assert (complaint in judge(record, history)) is (stopped is None)
+
+
 @pytest.mark.parametrize(
     ("is_stored", "deleted_before_the_loss", "is_excused"),
     [(True, True, True), (True, False, False), (False, True, False)],

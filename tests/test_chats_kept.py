@@ -101,7 +101,7 @@ async def test_a_turn_that_joined_after_its_creation_is_listed_once(system: Arch
     await forget_chats(system)
     ids = [(await say(system, "canary-late", "canary"))["stream_id"] for _ in range(3)]
     async with system.broker.client() as client:
-        (members,) = [name async for name in client.scan_iter("hr:chat:*:streams")]
+        (members,) = {name async for name in client.scan_iter("hr:chat:*:streams")}
         await client.zrem(members, ids[1])
         for stream_id in (ids[0], ids[2]):
             await client.zincrby(members, 60_000, stream_id)
@@ -115,7 +115,7 @@ async def test_an_archived_turn_whose_confirmation_was_lost_is_continued(system:
     await forget_chats(system)
     ids = [(await say(system, "canary-lost", f"canary-{n}"))["stream_id"] for n in range(2)]
     async with system.broker.client() as client:
-        (latest,) = [name async for name in client.scan_iter("hr:chat:*:latest")]
+        (latest,) = {name async for name in client.scan_iter("hr:chat:*:latest")}
         await client.hset(latest, mapping={"pending": ids[1], "pending_until": 1})  # type: ignore[misc]
     await say(system, "canary-lost", "canary-2")
     assert asked(system)[::2] == ["canary-0", "canary-1", "canary-2"]

@@ -23,6 +23,8 @@ HEADERS: Final = {
     "anthropic-header-of-tomorrow": "yes; q=1",
     "x-claude-code-session-id": "4d9e",
 }
+#: For the first token, and between two.
+TIMEOUT_S: Final = 5
 REFUSALS: Final = {
     "messages.1.content.0: Invalid `signature` in `thinking` block": "thinking_signature",
     "messages.3.content.0: this block is bound to a different conversation": "thinking_signature",
@@ -46,8 +48,8 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         workers=1,
         providers=("anthropic",),
         heartbeat_s=0.2,
-        first_token_timeout_s=2,
-        between_tokens_timeout_s=2,
+        first_token_timeout_s=TIMEOUT_S,
+        between_tokens_timeout_s=TIMEOUT_S,
         provider_retries=0,
     )
     system.fake.models = ("claude-a", "claude-b")
@@ -125,7 +127,7 @@ async def test_a_prompt_that_is_too_long_is_named_so(system: System) -> None:
 async def test_hidden_thinking_is_not_taken_for_silence(system: System) -> None:
     """The provider shows nothing of its thinking, but its keep-alives come, longer than the timeouts."""
     start = {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}}
-    segments = [frame(message_start()), frame(start), *[frame({"type": "ping"})] * 8]
+    segments = [frame(message_start()), frame(start), *[frame({"type": "ping"})] * 16]
     signature = {"type": "signature_delta", "signature": "c2ln"}
     ends: list[dict[str, Any]] = [
         {"type": "content_block_delta", "index": 0, "delta": signature},
@@ -137,13 +139,13 @@ async def test_hidden_thinking_is_not_taken_for_silence(system: System) -> None:
         {"type": "message_stop"},
     ]
     system.fake.play("hidden", Answer(segments=[*segments, *map(frame, ends)], segment_delay_s=0.4))
-    whole = (await post(system, "hidden", stream=True)).text
+    streamed, answer = await asyncio.gather(post(system, "hidden", stream=True), post(system, "hidden"))
+    whole = streamed.text
     kinds = [json.loads(line.removeprefix("data: "))["type"] for line in whole.splitlines() if line[:5] == "data:"]
     assert kinds[:2] == ["message_start", "content_block_start"]
     assert kinds[2:4] == ["ping", "ping"]
     assert kinds[-1] == "message_stop"
     assert '"signature":"c2ln"' in whole
-    answer = await post(system, "hidden")
     blocks = [{"type": "thinking", "thinking": "", "signature": "c2ln"}, {"type": "text", "text": "done"}]
     assert answer.json()["content"] == blocks
 

@@ -58,7 +58,7 @@ async def kit_system(provider_url: str, tmp_path_factory: pytest.TempPathFactory
         await system.stop()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 async def test_headrace_conforms(kit: InstalledKit, kit_system: System, provider_url: str) -> None:
     options = ("--cuts", "80", "--header", "X-Trial: a-secret")
     found = [kit.check(kit_system, profile, provider_url, *options) for profile in PROFILES]
@@ -85,7 +85,7 @@ def test_each_check_is_named_by_its_rule() -> None:
 
 async def test_each_recorded_response_is_served(provider_url: str) -> None:
     cases = upstream_cases()
-    async with httpx2.AsyncClient(base_url=provider_url, trust_env=False) as http:
+    async with httpx2.AsyncClient(base_url=provider_url, trust_env=False, timeout=60) as http:
         models = {model["id"] for model in (await http.get("/v1/models")).json()["data"]}
         assert models >= {case.id for case in cases}
         for case in cases[:5]:
@@ -97,7 +97,7 @@ async def test_each_recorded_response_is_served(provider_url: str) -> None:
 async def test_the_proxy_cuts_a_response(kit: InstalledKit, kit_system: System) -> None:
     port = free_port()
     cut = ("--to", kit_system.url, "--port", str(port), "--after-bytes", "40")
-    async with kit.serving("proxy", *cut), httpx2.AsyncClient(trust_env=False) as http:
+    async with kit.serving("proxy", *cut), httpx2.AsyncClient(trust_env=False, timeout=60) as http:
         with pytest.raises(httpx2.RemoteProtocolError):
             await http.get(f"http://127.0.0.1:{port}/healthz")
 

@@ -21,6 +21,7 @@ CONFIGURATION = """
 [providers.plain]
 kind = "openai"
 base_url = "{fake.openai_base_url}"
+idle_timeout_s = 0.6
 
 [providers.claude]
 kind = "anthropic"
@@ -70,7 +71,6 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         providers=NAMES,
         configuration=CONFIGURATION,
         provider_retries=0,
-        between_tokens_timeout_s=0.6,
         breaker_failures=1000,
         max_stream_bytes=100_000,
         lease_s=2,
@@ -467,10 +467,10 @@ async def test_usage_is_the_sum_over_the_calls(system: System) -> None:
     assert parts[1]["usage"] == {"input_tokens": 20, "output_tokens": 5, "estimated": False, "cached_tokens": 8}
     total = {"input_tokens": 31, "output_tokens": parts[0]["usage"]["output_tokens"] + 5}
     assert done["usage"] == total | {"estimated": True, "cached_tokens": 8}
-    status = await system.status(frames[1].data["stream_id"])
+    stream_id = of_kind(frames, "start")[0]["stream_id"]
+    status = await system.status(stream_id)
     assert (status["usage"], status["usage_by_target"]) == (done["usage"], parts)
     assert status["text"] == WHOLE
-    stream_id = of_kind(frames, "start")[0]["stream_id"]
 
     async def logged() -> list[dict[str, Any]]:
         lines = [line for line in system.workers[0].log.read_text().splitlines() if stream_id in line]

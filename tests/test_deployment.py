@@ -39,6 +39,8 @@ ASK = {"model": "demo", "messages": [{"role": "user", "content": "hi"}]}
 #: Added to the drain, for the rest of the shutdown.
 LEAVE_S = 5
 QUICK = {"HEADRACE_DEMO_TOKENS_PER_S": "500"}
+#: honcho, which kills processes only when they had more time to stop than its five seconds.
+PATIENT_HONCHO = "from honcho import command, manager; manager.KILL_WAIT = 60; command.main()"
 
 
 async def answer_of(url: str, headers: dict[str, str] | None = None, http: httpx2.AsyncClient | None = None) -> str:
@@ -75,14 +77,15 @@ async def test_the_procfile_starts_a_working_system(tmp_path: Path) -> None:
     bin_folder = Path(sys.executable).parent
     with (tmp_path / "honcho.log").open("wb") as log:
         honcho = await asyncio.create_subprocess_exec(
-            *(str(bin_folder / "honcho"), "-f", str(REPOSITORY / "Procfile"), "-e", str(tmp_path / ".env"), "start"),
+            *(sys.executable, "-c", PATIENT_HONCHO),
+            *("-f", str(REPOSITORY / "Procfile"), "-e", str(tmp_path / ".env"), "start"),
             env={"PATH": f"{bin_folder}:{os.environ['PATH']}", "HOME": str(tmp_path)},
             stdout=log,
             stderr=log,
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with httpx2.AsyncClient(trust_env=False) as http, asyncio.timeout(60):
+        async with httpx2.AsyncClient(trust_env=False) as http, asyncio.timeout(100):
             while True:
                 try:
                     if (await http.get(f"{url}/readyz")).status_code == 200:
@@ -94,7 +97,7 @@ async def test_the_procfile_starts_a_working_system(tmp_path: Path) -> None:
         assert await answer_of(url)
     finally:
         honcho.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(honcho.wait(), 30)
+        await asyncio.wait_for(honcho.wait(), 90)
     stopped = (tmp_path / "honcho.log").read_text()
     for name in ("gateway.1", "worker.1", "redis.1"):
         assert re.search(rf"{re.escape(name)} stopped", stopped), name
@@ -245,7 +248,7 @@ async def test_the_commands_of_the_manifests_start_a_working_system(tmp_path: Pa
             await running.start(described)
         await running.healthy()
         (container,) = kubernetes_objects()["Deployment headrace-gateway"]["spec"]["template"]["spec"]["containers"]
-        async with httpx2.AsyncClient(trust_env=False) as http:
+        async with httpx2.AsyncClient(trust_env=False, timeout=60) as http:
             for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
                 path = container[probe]["httpGet"]["path"]
                 assert (await http.get(f"http://127.0.0.1:{port}{path}")).status_code == 200

@@ -317,7 +317,7 @@ def hardened(data: Path) -> list[str]:
 def can_harden(folder: Path) -> bool:
     tried = "touch inside && ! touch /tmp/headrace-outside 2>/dev/null && ! chown 1 inside 2>/dev/null"
     try:
-        return subprocess.run([*hardened(folder), "sh", "-c", tried], timeout=20, check=False).returncode == 0
+        return subprocess.run([*hardened(folder), "sh", "-c", tried], timeout=60, check=False).returncode == 0
     except OSError:
         return False
 

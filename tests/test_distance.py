@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+import pytest
+
 from tests.broker_cluster import Cluster
 from tests.cluster.system import ClusterSystem
 from tests.system import System
@@ -63,6 +65,7 @@ async def takes_at_most(exchanges: int, system: System, tap: Tap) -> bool:
     return False
 
 
+@pytest.mark.timeout(400)
 async def test_a_first_token_takes_three_exchanges_with_one_server(tmp_path: Path) -> None:
     """Begin with admit, take with claim, append. The answer of the waiting pop and the message take half of one each,
     as do the requests before them."""
@@ -72,6 +75,7 @@ async def test_a_first_token_takes_three_exchanges_with_one_server(tmp_path: Pat
         assert await takes_at_most(3, system, tap)
 
 
+@pytest.mark.timeout(400)
 async def test_a_first_token_takes_five_exchanges_with_a_cluster(tmp_path: Path) -> None:
     """Steps at the desk and in a bucket follow each other."""
     cluster = Cluster(tmp_path / "cluster", masters=1)

@@ -151,7 +151,7 @@ async def test_buffers_of_nginx_hold_no_token_of_a_gateway_back(guarded: System,
 
 
 async def test_a_read_timeout_below_the_heartbeat_is_measured(guarded: System, tmp_path: Path) -> None:
-    async with plain_nginx(guarded.gateways[0].port, tmp_path, f"{GOOD} proxy_read_timeout 2s;") as url:
+    async with plain_nginx(guarded.gateways[0].port, tmp_path, f"{GOOD} proxy_read_timeout 3s;") as url:
         found = await examine(guarded, url, "--slow")
     assert found.faults.keys() == {"idle_timeout", "held_response"}
     assert f"shorter than the heartbeat interval of {HEARTBEAT_S} s" in found.faults["idle_timeout"]

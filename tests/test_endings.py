@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from shared.protocol import events
+from tests.conftest import RESPONSES
 from tests.fakes import Answer, Counts, FakeProvider, ToolCall
 from tests.provider_client import NETWORK, Make, ask, collect, failure, network, text_in
 from tests.raw_server import answering
@@ -96,6 +98,38 @@ ROWS: dict[str, Row] = {
 }
 
 
+#: Timeouts of the models that fall silent. Those of all others are long: a busy machine must make none of them late.
+TIMEOUTS = {
+    f"{name}/{name}-{title}": timeouts
+    for title, timeouts in {
+        "silence": {"first_token_s": 1},
+        "pings only": {"first_token_s": 1},
+        "silence after text": {"between_tokens_s": 1},
+        "pings after text": {"between_tokens_s": 1},
+    }.items()
+    for name in NETWORK
+}
+
+
+@pytest.fixture(scope="module")
+async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+    """Yield one gateway and one worker that retries once."""
+    system = System(
+        tmp_path_factory.mktemp("endings"),
+        gateways=1,
+        workers=1,
+        providers=NETWORK,
+        configuration=RESPONSES,
+        provider_retries=1,
+        model_timeouts=json.dumps(TIMEOUTS),
+    )
+    try:
+        await system.start()
+        yield system
+    finally:
+        await system.stop()
+
+
 def ending_of(frames: list[Frame]) -> str:
     done = frames[-1].data
     if done["finish_reason"] != "error":
@@ -106,20 +140,20 @@ def ending_of(frames: list[Frame]) -> str:
 
 
 @pytest.mark.parametrize(("name", "title"), [(name, title) for title, row in ROWS.items() for name in row.only])
-async def test_each_ending_of_a_provider_is_reported_as_documented(impatient: System, name: str, title: str) -> None:
+async def test_each_ending_of_a_provider_is_reported_as_documented(system: System, name: str, title: str) -> None:
     row, model = ROWS[title], f"{name}-{title}"
-    impatient.fake.play(model, row.answer)
-    async with await impatient.stream(model, "my secret prompt", provider=name, **dict(row.body)) as connection:
+    system.fake.play(model, row.answer)
+    async with await system.stream(model, "my secret prompt", provider=name, **dict(row.body)) as connection:
         frames = await connection.rest()
     assert ending_of(frames) == row.ends
     refused = "".join(frame.data["text"] for frame in frames if frame.event == "refusal")
     assert text_of(frames) + refused == (row.text or "".join(row.answer.refusal))
-    assert sum(call.model == model for call in impatient.fake.calls) == row.tries
+    assert sum(call.model == model for call in system.fake.calls) == row.tries
     assert sum(frame.event == "done" for frame in frames) == 1
     assert frames[-1].data["usage"] is not None
     # Providers repeat prompts and keys in their errors.
     assert "secret" not in json.dumps([frame.data for frame in frames])
-    status = await impatient.status(connection.stream_id)
+    status = await system.status(connection.stream_id)
     assert status["text"] == text_of(frames)
 
 
@@ -133,59 +167,59 @@ def test_the_docs_have_the_same_table() -> None:
 
 
 @network
-async def test_a_cancel_reports_the_tokens_saved(impatient: System, name: str) -> None:
+async def test_a_cancel_reports_the_tokens_saved(system: System, name: str) -> None:
     gate = asyncio.Event()
-    impatient.fake.play(f"{name}-saved", Answer(deltas=["word "] * 10, gate=gate, gate_after=10, reasoning=["hm"]))
-    stream_id = await impatient.post(f"{name}-saved", "p" * 40, provider=name, max_tokens=100)
-    async with await impatient.read(stream_id) as connection:
+    system.fake.play(f"{name}-saved", Answer(deltas=["word "] * 10, gate=gate, gate_after=10, reasoning=["hm"]))
+    stream_id = await system.post(f"{name}-saved", "p" * 40, provider=name, max_tokens=100)
+    async with await system.read(stream_id) as connection:
         frames: list[Frame] = []
         while text_of(frames) != "word " * 10:
             frames += await connection.take(1)
-        await impatient.http.post(f"{impatient.url}/chat/{stream_id}/cancel")
+        await system.http.post(f"{system.url}/chat/{stream_id}/cancel")
         frames += await connection.rest()
     gate.set()
     usage = frames[-1].data["usage"]
     # 52 characters are 13 tokens, by the rule of thumb.
     counted = {"input_tokens": INPUT.get(name, 10), "output_tokens": 13}
     assert usage == counted | {"estimated": True, "tokens_saved": 87}
-    assert (await impatient.status(stream_id))["usage"] == usage
+    assert (await system.status(stream_id))["usage"] == usage
 
 
 @network
 @pytest.mark.parametrize("end", ["truncate", "error_in_band"])
-async def test_the_usage_of_a_failed_answer_is_estimated(impatient: System, name: str, end: Any) -> None:
-    impatient.fake.play(f"{name}-{end}-usage", Answer(deltas=["word "] * 8, end=end))
-    async with await impatient.stream(f"{name}-{end}-usage", "p" * 40, provider=name, max_tokens=50) as connection:
+async def test_the_usage_of_a_failed_answer_is_estimated(system: System, name: str, end: Any) -> None:
+    system.fake.play(f"{name}-{end}-usage", Answer(deltas=["word "] * 8, end=end))
+    async with await system.stream(f"{name}-{end}-usage", "p" * 40, provider=name, max_tokens=50) as connection:
         frames = await connection.rest()
     counted = {"input_tokens": INPUT.get(name, 10), "output_tokens": 10}
     assert frames[-1].data["usage"] == counted | {"estimated": True}
 
 
 @network
-async def test_usage_that_the_provider_does_not_report_is_estimated(impatient: System, name: str) -> None:
-    impatient.fake.play(f"{name}-silent", Answer(deltas=["word "] * 8, usage=None))
-    async with await impatient.stream(f"{name}-silent", "p" * 40, provider=name) as connection:
+async def test_usage_that_the_provider_does_not_report_is_estimated(system: System, name: str) -> None:
+    system.fake.play(f"{name}-silent", Answer(deltas=["word "] * 8, usage=None))
+    async with await system.stream(f"{name}-silent", "p" * 40, provider=name) as connection:
         frames = await connection.rest()
     assert frames[-1].data["usage"] == {"input_tokens": 10, "output_tokens": 10, "estimated": True}
 
 
 @network
-async def test_the_side_that_the_provider_does_not_count_is_estimated(impatient: System, name: str) -> None:
+async def test_the_side_that_the_provider_does_not_count_is_estimated(system: System, name: str) -> None:
     for counts, expected in (
         (Counts(30, None, cached=20), {"input_tokens": 30, "output_tokens": 10, "cached_tokens": 20}),
         (Counts(None, 9), {"input_tokens": 10, "output_tokens": 9}),
     ):
-        impatient.fake.play(f"{name}-half", Answer(deltas=["word "] * 8, usage=counts))
-        async with await impatient.stream(f"{name}-half", "p" * 40, provider=name) as connection:
+        system.fake.play(f"{name}-half", Answer(deltas=["word "] * 8, usage=counts))
+        async with await system.stream(f"{name}-half", "p" * 40, provider=name) as connection:
             frames = await connection.rest()
         assert frames[-1].data["usage"] == {**expected, "estimated": True}
 
 
 @network
-async def test_counts_are_in_start_in_done_and_in_the_status(impatient: System, name: str) -> None:
+async def test_counts_are_in_start_in_done_and_in_the_status(system: System, name: str) -> None:
     answer = Answer(deltas=["word "] * 8, usage=Counts(30, 9, cached=20, cache_write=4, reasoning=5))
-    impatient.fake.play(f"{name}-details", answer)
-    async with await impatient.stream(f"{name}-details", provider=name) as connection:
+    system.fake.play(f"{name}-details", answer)
+    async with await system.stream(f"{name}-details", provider=name) as connection:
         frames = await connection.rest()
     (start,) = [frame.data for frame in frames if frame.event == "start"]
     at_once = {"input_tokens": 30, "cached_tokens": 20, "cache_write_tokens": 4}
@@ -194,17 +228,17 @@ async def test_counts_are_in_start_in_done_and_in_the_status(impatient: System, 
     if name != "ollama":
         usage |= {"cache_write_tokens": 4, "reasoning_tokens": 5}
     assert frames[-1].data["usage"] == usage
-    assert (await impatient.status(connection.stream_id))["usage"] == usage
+    assert (await system.status(connection.stream_id))["usage"] == usage
 
 
 @network
-async def test_an_unknown_finish_reason_is_kept_as_the_reason(impatient: System, name: str) -> None:
+async def test_an_unknown_finish_reason_is_kept_as_the_reason(system: System, name: str) -> None:
     word = "Out of ideas! " * 9
-    impatient.fake.play(f"{name}-odd", Answer(deltas=["word "] * 8, finish_reason=word))
-    async with await impatient.stream(f"{name}-odd", provider=name) as connection:
+    system.fake.play(f"{name}-odd", Answer(deltas=["word "] * 8, finish_reason=word))
+    async with await system.stream(f"{name}-odd", provider=name) as connection:
         frames = await connection.rest()
     assert ending_of(frames) == f"stop, {word[:64]}"
-    assert (await impatient.status(connection.stream_id))["reason"] == word[:64]
+    assert (await system.status(connection.stream_id))["reason"] == word[:64]
 
 
 # --- segmentation
@@ -271,14 +305,14 @@ async def test_failures_of_compatible_servers_have_their_codes(make: Make, said:
         assert (await failure(make("openai", OPENAI_BASE_URL=url), ask("m"))).code == ends
 
 
-async def test_two_halves_of_a_character_are_joined_across_reads(impatient: System) -> None:
+async def test_two_halves_of_a_character_are_joined_across_reads(system: System) -> None:
     gate = asyncio.Event()
-    impatient.fake.play("halves", Answer(deltas=["a\ud83e", "\udd4ab\ud83e"], gate=gate, gate_after=1))
-    async with await impatient.stream("halves") as connection:
+    system.fake.play("halves", Answer(deltas=["a\ud83e", "\udd4ab\ud83e"], gate=gate, gate_after=1))
+    async with await system.stream("halves") as connection:
         await connection.next("token")
         gate.set()
         frames = await connection.rest()
-    status = await impatient.status(connection.stream_id)
+    status = await system.status(connection.stream_id)
     assert status["text"] == "a🥊b\ufffd"
     assert frames[-1].data["finish_reason"] == "stop"
 

@@ -3,7 +3,9 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +37,20 @@ async def receiver() -> AsyncIterator[WebhookReceiver]:
 
 @pytest.fixture(scope="module")
 async def system(tmp_path_factory: pytest.TempPathFactory, receiver: WebhookReceiver) -> AsyncIterator[System]:
-    folder = tmp_path_factory.mktemp("final")
+    """Yield a system that waits for a count for longer than a busy machine takes."""
+    async with started(tmp_path_factory.mktemp("final"), receiver, usage_final_s=60) as system:
+        yield system
+
+
+@pytest.fixture(scope="module")
+async def hasty(tmp_path_factory: pytest.TempPathFactory, receiver: WebhookReceiver) -> AsyncIterator[System]:
+    """Yield a system that waits for a count that does not come."""
+    async with started(tmp_path_factory.mktemp("hasty"), receiver, usage_final_s=1) as system:
+        yield system
+
+
+@asynccontextmanager
+async def started(folder: Path, receiver: WebhookReceiver, *, usage_final_s: float) -> AsyncIterator[System]:
     system = System(
         folder,
         gateways=1,
@@ -43,7 +58,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory, receiver: WebhookRece
         providers=("openai",),
         configuration=CONFIGURATION,
         usage_on_cancel="exact",
-        usage_final_s=5,
+        usage_final_s=usage_final_s,
         webhook_url=receiver.url,
         webhook_secret=SECRET,
         lease_s=1,
@@ -85,7 +100,7 @@ async def counted(system: System, model: str) -> dict[str, Any]:
         groups = {group["model"]: group for group in answer.json()["usage"]}
         return groups.get(f"openai/{model}")
 
-    return await system.eventually(look)
+    return await system.eventually(look, timeout_s=40)
 
 
 async def test_the_count_of_the_provider_is_billed(system: System, receiver: WebhookReceiver) -> None:
@@ -125,32 +140,32 @@ async def test_the_place_of_the_stream_stays_taken_meanwhile(system: System) -> 
             assert until is not None, "the ending is settled without the count"
             return int(until) > ended + 2000
 
-        assert await system.eventually(is_held_longer)
+        assert await system.eventually(is_held_longer, timeout_s=40)
     gate.set()
     group = await counted(system, model)
     assert (group["calls"], group["estimated_calls"]) == (1, 0)
 
 
-async def test_a_count_that_does_not_come_in_time_stays_estimated(system: System) -> None:
-    model, stream_id, done = await cancelled(system, Answer(deltas=["a"] * 3, end="hang"))
-    group = await counted(system, model)
+async def test_a_count_that_does_not_come_in_time_stays_estimated(hasty: System) -> None:
+    model, stream_id, done = await cancelled(hasty, Answer(deltas=["a"] * 3, end="hang"))
+    group = await counted(hasty, model)
     assert (group["calls"], group["estimated_calls"], group["input_tokens"]) == (1, 1, 100)
-    status = await system.status(stream_id)
+    status = await hasty.status(stream_id)
     assert (status["usage_final"], status["cost"]) == (None, done["cost"])
-    await system.fake.calls[-1].wait_closed()
+    await hasty.fake.calls[-1].wait_closed()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-async def test_a_worker_that_stops_gives_the_count_up(system: System, number: signal.Signals) -> None:
+async def test_a_worker_that_stops_gives_the_count_up(hasty: System, number: signal.Signals) -> None:
     """The ending is settled all the same: by the worker itself, or by the sweep."""
     gate = asyncio.Event()
     answer = Answer(deltas=["a"] * 50, gate=gate, gate_after=3, usage=Counts(33, 50))
-    model, stream_id, _ = await cancelled(system, answer)
-    worker = system.workers[0]
+    model, stream_id, _ = await cancelled(hasty, answer)
+    worker = hasty.workers[0]
     worker.signal(number)
     await worker.wait()
     worker.start()
-    group = await counted(system, model)
+    group = await counted(hasty, model)
     assert (group["calls"], group["estimated_calls"]) == (1, 1)
-    assert (await system.status(stream_id))["usage_final"] is None
+    assert (await hasty.status(stream_id))["usage_final"] is None
     gate.set()

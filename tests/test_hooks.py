@@ -24,7 +24,8 @@ REDACTED = "Write to [removed], she paid with [removed]."
 #: Cut so that no piece has the whole of something private.
 WORDS = ("Dear ", "ann.exa", "mple+x@mail", ".example.org, ", "card 4111 1", "111 1111 ", "1111", " is ", "fine.")
 TEXT = "Dear [removed], card [removed] is fine."
-PRIVATE = re.compile("ann|mail|4111")
+#: As whole words: ids and times have any letters and digits.
+PRIVATE = re.compile(r"\b(ann|mail|4111)\b")
 TOOL: dict[str, Any] = {
     "type": "function",
     "function": {"name": "send", "parameters": {"type": "object", "properties": {"to": {"type": "string"}}}},
@@ -39,7 +40,7 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         workers=2,
         hooks="tests.fakes.hooks:TestHooks",
         hook_timeout_s=1,
-        lease_s=2,
+        lease_s=4,
         retention_min_s=0,
     )
     try:
@@ -136,15 +137,14 @@ async def test_a_redacted_json_answer_follows_its_schema(system: System) -> None
 
 
 async def test_a_check_refuses_with_its_message_in_every_api(system: System) -> None:
-    before = len(system.fake.calls)
-    refused = await system.http.post(f"{system.url}/chat", json=ask("private", "this is forbidden"))
+    refused = await system.http.post(f"{system.url}/chat", json=ask("unasked", "this is forbidden"))
     assert refused.status_code == 422
     assert refused.json()["error"] == {
         "code": "request_refused",
         "message": "forbidden for anonymous",
         "retryable": False,
     }
-    hidden = ask("private", "hi", provider_options={"anthropic": {"system": "this is forbidden"}})
+    hidden = ask("unasked", "hi", provider_options={"anthropic": {"system": "this is forbidden"}})
     refused = await system.http.post(f"{system.url}/chat", json=hidden)
     assert code_of(refused) == (422, "request_refused")
     message = [{"role": "user", "content": "forbidden"}]
@@ -153,19 +153,18 @@ async def test_a_check_refuses_with_its_message_in_every_api(system: System) -> 
         ("/v1/messages", {"messages": message, "max_tokens": 9}),
         ("/v1/responses", {"input": "forbidden"}),
     ):
-        answer = await system.http.post(f"{system.url}{path}", json={"model": "openai/private", **body})
+        answer = await system.http.post(f"{system.url}{path}", json={"model": "openai/unasked", **body})
         assert answer.status_code in {400, 422}, path
         assert "forbidden for anonymous" in answer.text, path
-    assert len(system.fake.calls) == before
+    assert sent_for(system, "unasked") == "[]"
 
 
 @pytest.mark.parametrize("word", ["explode", "sleep", "mistake"])
 async def test_a_check_that_fails_refuses(system: System, word: str) -> None:
-    before = len(system.fake.calls)
-    answer = await system.http.post(f"{system.url}/chat", json=ask("private", f"{word} of-the-prompt"))
+    answer = await system.http.post(f"{system.url}/chat", json=ask(f"unasked-{word}", f"{word} of-the-prompt"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "hook_failed")
     assert int(answer.headers["Retry-After"]) > 0
-    assert len(system.fake.calls) == before
+    assert sent_for(system, f"unasked-{word}") == "[]"
     log = system.gateways[0].log.read_text()
     assert "hook failed" in log
     assert "of-the-prompt" not in log
@@ -277,6 +276,7 @@ async def test_the_moderation_example_asks_an_endpoint(tmp_path_factory: pytest.
         tmp_path_factory.mktemp("moderated"),
         providers=("openai",),
         hooks="examples.python.hooks_moderation:Moderation",
+        hook_timeout_s=60,
         environment={"MODERATION_BASE_URL": f"http://127.0.0.1:{port}/v1", "MODERATION_API_KEY": "key"},
     )
     try:

@@ -42,7 +42,7 @@ class Hooked(MixedSystem):
     async def doctor(self) -> list[str]:
         """Return the findings about hooks, without the ids of processes."""
         process = await headrace("doctor", "--json", "--url", self.url, HEADRACE_REDIS_URL=self.broker.url)
-        checks = json.loads((await finish(process)).out)["checks"]
+        checks = json.loads((await finish(process, timeout_s=120)).out)["checks"]
         return [
             f"{each['state']} {each['name'].split()[0]}: {each['detail']}"
             for each in checks

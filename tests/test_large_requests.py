@@ -75,7 +75,7 @@ async def test_a_large_response_can_be_continued(sealed: System) -> None:
 
 async def test_a_large_request_survives_a_lost_redis_and_a_lost_worker(start_system: StartSystem) -> None:
     """The worker writes the request again into the Redis that lost it, and another worker takes it from there."""
-    system = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=4)
     gate = asyncio.Event()
     system.fake.play("large", Answer(deltas=["one ", "two"], gate=gate, gate_after=1))
     async with await system.stream("large", TEXT) as connection:

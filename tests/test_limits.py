@@ -240,7 +240,7 @@ async def test_a_crash_frees_the_slots_of_its_streams_exactly_when_they_end(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """The slots of a killed worker are free when its streams have ended, no sooner and no later."""
-    options: dict[str, Any] = {"providers": ("openai",), "concurrent_streams": 3, "lease_s": 1}
+    options: dict[str, Any] = {"providers": ("openai",), "concurrent_streams": 3, "lease_s": 4}
     system = System(tmp_path_factory.mktemp("crash"), gateways=2, workers=2, **options)
     try:
         await system.start()

@@ -34,12 +34,12 @@ async def test_webhooks_are_printed_once_they_are_verified() -> None:
     try:
         said = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
         (url,) = re.findall(r"listening on (\S+);", said)
-        async with httpx2.AsyncClient(trust_env=False) as client:
+        async with httpx2.AsyncClient(timeout=60, trust_env=False) as client:
             forged = await client.post(url, content=BODY, headers=signed("whsec_" + "QUJD" * 10))
             assert forged.status_code == 401
             accepted = await client.post(url, content=BODY, headers=signed(SECRET))
             assert accepted.status_code == 204
-        line = json.loads(await asyncio.wait_for(process.stdout.readline(), 10))
+        line = json.loads(await asyncio.wait_for(process.stdout.readline(), 60))
         assert line == {"webhook-id": "evt_1", **json.loads(BODY)}
     finally:
         process.terminate()

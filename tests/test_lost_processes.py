@@ -8,10 +8,12 @@ import pytest
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
-from tests.sse_client import text_of
+from tests.sse_client import error_of, text_of
 from tests.system import Process, System
 
 WORDS = [f"w{i} " for i in range(30)]
+#: Short, and yet long enough for a worker that gets no CPU time for two seconds.
+LEASE_S = 4
 
 
 def answers(gate: asyncio.Event, gate_after: int) -> Answer:
@@ -39,7 +41,7 @@ async def stored_in_redis(system: System, stream_id: str) -> dict[bytes, bytes]:
 @pytest.mark.parametrize("paused_after", [0, 1, 7, len(WORDS)])
 async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSystem, paused_after: int) -> None:
     """A worker is stopped for longer than its lease, at the start, in the middle and before the terminal event."""
-    system = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=LEASE_S)
     gate = asyncio.Event()
     system.fake.play("zombie", answers(gate, paused_after))
     async with await system.stream("zombie") as connection:
@@ -73,7 +75,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(start_system: StartSy
 
 
 async def test_a_stream_fails_after_three_attempts(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system = await start_system(gateways=1, workers=1, lease_s=LEASE_S)
     gate = asyncio.Event()
     system.fake.play("fatal", answers(gate, 3))
     connection = await system.stream("fatal")
@@ -93,7 +95,7 @@ async def test_a_stream_fails_after_three_attempts(start_system: StartSystem) ->
 
 
 async def test_on_worker_lost_fail_ends_the_stream_instead_of_restarting(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=LEASE_S)
     gate = asyncio.Event()
     system.fake.play("no-restart", answers(gate, 3))
     async with await system.stream("no-restart", on_worker_lost="fail") as connection:
@@ -109,7 +111,7 @@ async def test_on_worker_lost_fail_ends_the_stream_instead_of_restarting(start_s
 
 async def test_a_worker_lost_before_the_first_token_is_replaced_without_a_reset(start_system: StartSystem) -> None:
     """No reader has received output, so the next attempt simply starts, also with on_worker_lost "fail"."""
-    system = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=LEASE_S)
     gate = asyncio.Event()
     system.fake.play("early", answers(gate, 0))
     async with await system.stream("early", on_worker_lost="fail") as connection:
@@ -122,7 +124,7 @@ async def test_a_worker_lost_before_the_first_token_is_replaced_without_a_reset(
 
 
 async def test_a_worker_lost_before_the_end_is_replaced_with_a_reset(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=LEASE_S)
     gate = asyncio.Event()
     system.fake.play("late", answers(gate, len(WORDS)))
     async with await system.stream("late") as connection:
@@ -132,7 +134,7 @@ async def test_a_worker_lost_before_the_end_is_replaced_with_a_reset(start_syste
         (await holder(system, connection.stream_id)).stop()
         gate.set()
         frames = await connection.rest()
-    assert frames[0].data["reset"] is True
+    assert [f.data["reset"] for f in frames if f.event == "start"] == [True]
     assert text_of(frames) == text_of_call(2)
     assert [f.event for f in frames].count("done") == 1
 
@@ -140,7 +142,7 @@ async def test_a_worker_lost_before_the_end_is_replaced_with_a_reset(start_syste
 @pytest.mark.parametrize("how", ["refused", "cancelled"])
 async def test_a_later_attempt_without_output_keeps_the_partial_text(start_system: StartSystem, how: str) -> None:
     """Readers, the status and late joiners get the same text."""
-    system = await start_system(gateways=1, workers=2, lease_s=1)
+    system = await start_system(gateways=1, workers=2, lease_s=LEASE_S)
     gate = asyncio.Event()
     system.fake.play("worse", answers(gate, 3))
     async with await system.stream("worse") as connection:
@@ -185,7 +187,7 @@ async def test_a_gateway_that_hangs_does_not_hold_up_other_readers(start_system:
     await reader.next("token")
     system.gateways[0].signal(signal.SIGSTOP)
     try:
-        await system.ended_unwatched(stream_id, timeout_s=20)
+        await system.ended_unwatched(stream_id, timeout_s=60)
         async with await system.read(stream_id, gateway=1) as other:
             assert text_of(await other.rest()) == "".join(words)
     finally:
@@ -206,8 +208,8 @@ async def test_without_workers_a_stream_ends_by_queue_timeout(start_system: Star
         worker.stop()
     async with await system.stream("echo") as connection:
         frames = await connection.rest()
-    assert [f.event for f in frames] == ["queued", "error", "done"]
-    assert (frames[1].data["code"], frames[1].data["retryable"]) == ("queue_timeout", True)
+    assert [f.event for f in frames if f.event != "waiting"] == ["queued", "error", "done"]
+    assert error_of(frames) == ("queue_timeout", True)
     await system.eventually(partial(has_swept_one, system, "queue_timeout"))
 
 

@@ -17,8 +17,8 @@ from tests.credentials import AUDIENCE, JWT_SECRET, bearer, make_key, token
 from tests.fakes.answer import Answer, Counts
 from tests.system import REPOSITORY, SECRET, System, ask
 
-#: Spans are sent at once, so that tests need not wait for them.
-PROMPTLY = {"OTEL_BSP_SCHEDULE_DELAY": "50"}
+#: Spans are sent at once, so that tests need not wait for them, and again for a minute if the collector stands still.
+PROMPTLY = {"OTEL_BSP_SCHEDULE_DELAY": "50", "OTEL_EXPORTER_OTLP_TIMEOUT": "60"}
 COUNTS = Counts(30, 9, cached=20, cache_write=4, reasoning=5)
 CANARIES = ("canary-prompt", "canary-answer", "canary-metadata", "canary-query", "canary-key", "canary-error")
 
@@ -39,7 +39,6 @@ async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
         workers=1,
         environment={"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, **PROMPTLY},
         log_level="debug",
-        lease_s=1,
         auth="keys,jwt",
         jwt_secret=JWT_SECRET,
         jwt_audience=AUDIENCE,
@@ -54,8 +53,9 @@ async def traced(tmp_path_factory: pytest.TempPathFactory, collector: Collector)
 
 
 def lines(log: Path, **wanted: object) -> list[dict[str, Any]]:
-    """Return the lines of a process that have these fields."""
-    found = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    """Return the complete lines of a process that have these fields."""
+    complete = log.read_text().rpartition("\n")[0].splitlines()
+    found = [json.loads(line) for line in complete if line.startswith("{")]
     return [line for line in found if wanted.items() <= line.items()]
 
 
@@ -163,7 +163,7 @@ async def test_a_resume_and_a_takeover_belong_to_the_same_trace(traced: System, 
     async def is_taken_over() -> bool:
         return (await traced.field(stream_id, "attempt")) == "2"
 
-    await traced.eventually(is_taken_over, timeout_s=40)
+    await traced.eventually(is_taken_over, timeout_s=90)
     async with traced.http.stream(
         "GET", f"{traced.url}/chat/stream/{stream_id}", headers={"Last-Event-ID": cursor}
     ) as answer:

@@ -301,7 +301,7 @@ async def test_disconnecting_cancels_the_providers_call(system: System, client: 
     await calls_of(system, "left")[-1].wait_closed()
     assert calls_of(system, "left")[-1].closed_by_client
 
-    system.fake.play("held", Answer(first_delay_s=30))
+    system.fake.play("held", Answer(first_delay_s=120))
     waiting = asyncio.create_task(client.chat.completions.create(model="openai/held", messages=USER, stream=True))
     while not calls_of(system, "held"):
         await asyncio.sleep(0.01)
@@ -314,7 +314,7 @@ async def test_a_retry_of_the_sdk_starts_no_second_generation(start_system: Star
     system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("once", Answer(deltas=WORDS, gate=gate))
-    async with openai_client(system, max_retries=5) as client:
+    async with openai_client(system, max_retries=10) as client:
         # There is no reader while the gateway restarts, which may take longer than the usual grace period.
         answering = asyncio.create_task(chunks_of(client, "openai/once", extra_body={"grace_s": 60}))
         await system.fake.wait_calls(1)
@@ -407,7 +407,7 @@ async def test_a_draining_gateway_lets_streams_that_cannot_resume_finish(start_s
 async def test_a_lost_worker_is_invisible_before_output_and_an_error_after_it(
     start_system: StartSystem,
 ) -> None:
-    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system = await start_system(gateways=1, workers=1)
     gate = asyncio.Event()
     system.fake.play("lost", Answer(deltas=WORDS, gate=gate), Answer(deltas=WORDS))
     async with openai_client(system) as client:

@@ -370,7 +370,7 @@ async def test_a_stream_resumes_elsewhere_after_its_gateway_is_killed_or_drains(
 
 
 async def test_after_a_lost_worker_no_client_continues_with_another_answer(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system = await start_system(gateways=1, workers=1)
     first, second = ([f"{name}{n} " for n in range(8)] for name in "ab")
     gate = asyncio.Event()
     system.fake.play("r-two", Answer(deltas=first, gate=gate, gate_after=4), Answer(deltas=second, delay_s=0.01))
@@ -383,7 +383,7 @@ async def test_after_a_lost_worker_no_client_continues_with_another_answer(start
         await stream.close()
         system.workers[0].stop()
         system.workers[0].start()
-        await system.ended(response.id.removeprefix("resp_"))
+        await system.ended(response.id.removeprefix("resp_"), timeout_s=90)
         rest = await client.responses.retrieve(response.id, stream=True, starting_after=seen[-1].sequence_number)
         with pytest.raises(openai.APIError) as lost:
             await take(rest, seen)

@@ -83,7 +83,7 @@ async def describe(system: System, version: str | None = None) -> dict[str, Any]
     return description
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_gateway_behaves_as_its_description_says(start_system: StartSystem, tmp_path: Path) -> None:
     """Valid and invalid requests, alone and in chains (a stream created by ``POST`` is read, cancelled, deleted and
     read again), as two users and without credentials. Each stream is cut after ``max-stream-events`` events, which

@@ -34,7 +34,6 @@ async def guarded(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sys
         jwt_secret=JWT_SECRET,
         jwt_audience=AUDIENCE,
         credentials=bearer(token("boot")),
-        lease_s=1,
         concurrency=2,
     )
     try:
@@ -251,7 +250,7 @@ async def test_a_timeline_shows_a_takeover(guarded: System) -> None:
     before = await guarded.eventually(lambda: has("claimed", "first_token"))
     guarded.workers[0].stop()
     guarded.workers[0].start()
-    after = await guarded.eventually(lambda: has("claimed", "first_token", "taken_over", "first_token"), timeout_s=40)
+    after = await guarded.eventually(lambda: has("claimed", "first_token", "taken_over", "first_token"), timeout_s=90)
     assert after["attempt"] == 2
     assert after["worker"] not in {None, before["worker"]}
     await guarded.http.post(f"{guarded.url}/ops/streams/{stream_id}/cancel", headers=admin)
@@ -280,7 +279,7 @@ class OpsPage:
         return str(await asyncio.to_thread(self.driver.execute_script, script, selector))
 
     async def until(self, selector: str, words: str) -> str:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while words not in (text := await self.text(selector)):
                 await asyncio.sleep(0.03)
         return text
@@ -305,6 +304,7 @@ async def page() -> AsyncIterator[OpsPage]:
 
 async def test_an_operator_opens_and_cancels_a_stream_by_keyboard(page: OpsPage, system: System) -> None:
     """The test uses no mouse."""
+    await asyncio.to_thread(page.driver.get_log, "browser")  # forgets the messages of other tests
     system.fake.play("told", HELD)
     stream_id = await system.post("told", "canary-prompt")
     row = f'tr[data-id="{stream_id}"]'
@@ -315,7 +315,7 @@ async def test_an_operator_opens_and_cancels_a_stream_by_keyboard(page: OpsPage,
     assert "created and queued" in await page.until(at("timeline"), "first token")
     await page.type(at("stop"), Keys.ENTER)
     assert "cancel requested" in await page.until(at("timeline"), "ended: cancelled")
-    assert await page.text(at("detail-state")) == "cancelled"
+    await page.until(at("detail-state"), "cancelled")  # a response that was sent before may still come
     assert (await system.ended(stream_id))["finish_reason"] == "cancelled"
     await page.type(at("detail"), Keys.ESCAPE)
     assert await page.text(at("timeline")) == ""

@@ -29,7 +29,7 @@ async def test_a_proxy_that_hides_itself_is_found_only_by_its_pages_origin(syste
     """The limit that the documentation states: such a request looks like one of this machine."""
     async with (
         plain_nginx(system.gateways[0].port, tmp_path, HIDES_ITSELF) as url,
-        httpx2.AsyncClient(trust_env=False) as http,
+        httpx2.AsyncClient(timeout=60, trust_env=False) as http,
     ):
         assert (await http.get(f"{url}/v1/models", headers=HOST)).status_code == 200
         page = HOST | {"Origin": "https://chat.example.com", "Sec-Fetch-Site": "same-origin"}

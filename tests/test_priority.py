@@ -104,5 +104,7 @@ async def _place(system: System, stream_id: str) -> int:
 async def _ended(system: System, count: int) -> list[dict[str, Any]] | None:
     """Return the log lines of ended streams. A worker writes one after the client has the last event."""
     log = "".join(worker.log.read_text() for worker in system.workers)
-    ended = [json.loads(line) for line in log.splitlines() if "stream ended" in line]
+    ended = [
+        json.loads(line) for line in log.splitlines(keepends=True) if "stream ended" in line and line[-1] == "\n"
+    ]
     return ended if len(ended) == count else None

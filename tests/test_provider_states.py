@@ -7,10 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from shared.broker.client import connect
+from shared.configuration.configuration import load_configuration
+from shared.settings import Settings
 from tests.cli import Ended, finish, headrace
 from tests.fakes import Answer, FakeProvider
 from tests.fakes.answer import Call
 from tests.system import System
+from tests.tap import Tap
+from workers.providers.endpoint import endpoints_of
+from workers.providers.errors import provider_failure
+from workers.providers.keys import Keys
 
 CONFIGURATION = """
 [providers.alpha]
@@ -49,7 +56,7 @@ async def system(fake: FakeProvider, tmp_path_factory: pytest.TempPathFactory) -
         gateways=1,
         workers=1,
         providers=["alpha", "single"],
-        environment={**KEYS, "HEADRACE_BREAKER_FAILURES": "1"},
+        environment={**KEYS, "HEADRACE_BREAKER_FAILURES": "1", "HEADRACE_BREAKER_OPEN_S": "3600"},
         config=folder / "headrace.toml",
         provider_retries=0,
     )
@@ -143,6 +150,35 @@ async def test_the_only_key_of_a_provider_is_shown_as_refused_until_it_is_accept
     assert not any("KEY_THREE" in line and "refused" in line for line in ended.out.splitlines())
 
 
+async def test_a_pause_outlives_a_read_that_began_before_it(
+    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    file = tmp_path / "headrace.toml"
+    file.write_text('[providers.own]\nkind = "openai"\napi_keys = ["env:KEY_ONE", "env:KEY_TWO"]')
+    tap = Tap(system.broker.port)
+    await tap.start()
+    client = connect(f"redis://127.0.0.1:{tap.port}/0")
+    keys = Keys(client, endpoints_of(load_configuration(Settings(config=file)))[0])
+    await keys.read()
+    tap.holds_replies = True
+    reading = asyncio.create_task(keys.read())
+    while not tap.held:
+        await asyncio.sleep(0.01)
+    both = keys.usable("own", "m", None)
+    limited = provider_failure("provider_rate_limited", "own", model="m", detail="", retry_after_s=600)
+    pausing = asyncio.create_task(keys.failed("own", "m", both[0], limited))
+    while keys.usable("own", "m", None) == both:
+        await asyncio.sleep(0)
+    tap.release()
+    await reading
+    assert keys.usable("own", "m", None) == both[1:]
+    assert await pausing
+    await client.aclose()
+    await tap.stop()
+
+
 async def test_a_key_that_was_replaced_in_the_environment_is_no_longer_shown(
     system: System, fake: FakeProvider
 ) -> None:
@@ -159,7 +195,7 @@ async def test_a_key_that_was_replaced_in_the_environment_is_no_longer_shown(
     async def is_forgotten() -> bool:
         return not row(await listed(system, None), "single", "openai").endswith("keys paused")
 
-    await system.eventually(is_forgotten, timeout_s=60)
+    await system.eventually(is_forgotten, timeout_s=100)
 
 
 def with_system(number: int) -> list[dict[str, str]]:

@@ -60,7 +60,7 @@ async def test_forwarded_headers_count_only_from_trusted_proxies(
 ) -> None:
     monkeypatch.setenv("HEADRACE_TRUSTED_PROXIES", trusted)
     monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")  # the server's own variable is ignored here
-    async with serving(load_settings()) as url, httpx2.AsyncClient(trust_env=False) as http:
+    async with serving(load_settings()) as url, httpx2.AsyncClient(timeout=60, trust_env=False) as http:
         assert json.loads((await http.get(url, headers=headers)).text) == seen
 
 

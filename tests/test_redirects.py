@@ -204,6 +204,6 @@ async def test_the_body_of_an_error_is_read_in_part(make: Make, name: str) -> No
 @network
 async def test_the_body_of_an_error_is_not_awaited_for_long(make: Make, name: str) -> None:
     head = b"HTTP/1.1 401 Unauthorized\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n"
-    async with asyncio.timeout(ERROR_BODY_S + 5), answering(b"{", head, keeps_open=True) as url:
+    async with asyncio.timeout(ERROR_BODY_S + 30), answering(b"{", head, keeps_open=True) as url:
         error = await failure(make(name, **addresses(url)), ask("m"))
     assert error.code == "provider_auth"

@@ -16,11 +16,19 @@ from tests.system import System, ask
 
 STREAMS = 12
 WORDS = [f"w{i} " for i in range(120)]
+#: A worker that stands still for some seconds is not a lost one. Workers restore a stream with their next append.
+LEASE_S = 30
 
 
-async def start_streams(system: System, *, delay_s: float = 0.03) -> list[tuple[SseConnection, list[Frame]]]:
-    """Start live streams on both gateways, and return each with the frames read so far."""
-    system.fake.play("live", Answer(deltas=lambda n: [f"[{n}]{word}" for word in WORDS], delay_s=delay_s))
+async def start_streams(
+    system: System, *, delay_s: float = 0.03, gate: asyncio.Event | None = None
+) -> list[tuple[SseConnection, list[Frame]]]:
+    """Start live streams on both gateways, and return each with the frames read so far. ``gate``: no answer ends
+    before it is set."""
+    answer = Answer(
+        deltas=lambda n: [f"[{n}]{word}" for word in WORDS], delay_s=delay_s, gate=gate, gate_after=len(WORDS)
+    )
+    system.fake.play("live", answer)
     connections = [await system.stream("live", gateway=i % 2) for i in range(STREAMS)]
     return [
         (connection, [await connection.next("start"), await connection.next("token")]) for connection in connections
@@ -51,7 +59,7 @@ async def all_is_well(system: System, live: list[tuple[SseConnection, list[Frame
 
 
 async def test_redis_restarts_with_its_data(start_system: StartSystem) -> None:
-    system = await start_system(lease_s=3)
+    system = await start_system(lease_s=LEASE_S)
     live = await start_streams(system)
     system.broker.kill()
     await system.broker.start()
@@ -59,7 +67,7 @@ async def test_redis_restarts_with_its_data(start_system: StartSystem) -> None:
 
 
 async def test_redis_restarts_empty(start_system: StartSystem) -> None:
-    system = await start_system(lease_s=3)
+    system = await start_system(lease_s=LEASE_S)
     live = await start_streams(system)
     system.broker.kill()
     shutil.rmtree(system.broker.folder)
@@ -68,7 +76,7 @@ async def test_redis_restarts_empty(start_system: StartSystem) -> None:
 
 
 async def test_redis_is_flushed(start_system: StartSystem) -> None:
-    system = await start_system(lease_s=3)
+    system = await start_system(lease_s=LEASE_S)
     live = await start_streams(system)
     async with system.broker.client() as client:
         await client.flushall()
@@ -78,7 +86,7 @@ async def test_redis_is_flushed(start_system: StartSystem) -> None:
 
 async def test_redis_goes_back_in_time(start_system: StartSystem) -> None:
     """An older copy of its data replaces it, as after a failover to a replica that is behind."""
-    system = await start_system(lease_s=3)
+    system = await start_system(lease_s=LEASE_S)
     live = await start_streams(system)
     copy = system.folder / "older"
     await asyncio.to_thread(shutil.copytree, system.broker.folder, copy)
@@ -93,7 +101,7 @@ async def test_redis_goes_back_in_time(start_system: StartSystem) -> None:
 
 async def test_an_ending_that_redis_lost_is_restored(start_system: StartSystem) -> None:
     """A worker keeps its events for a while after the end, and writes them again."""
-    system = await start_system(lease_s=1)
+    system = await start_system(lease_s=3)
     async with await system.stream("echo", "remember this") as connection:
         frames = await connection.rest()
     async with system.broker.client() as client:
@@ -130,7 +138,7 @@ async def test_a_deleted_stream_is_not_restored_into_an_emptied_redis(start_syst
     async def is_forgotten() -> bool:
         return "removed stream forgotten" in system.workers[0].log.read_text()
 
-    await system.eventually(is_forgotten, timeout_s=8)  # sooner than the events are dropped anyway
+    await system.eventually(is_forgotten)  # of events that are dropped at their time, the log says nothing
     async with system.broker.client() as client:
         await client.flushall()
         await system.ready()
@@ -140,22 +148,23 @@ async def test_a_deleted_stream_is_not_restored_into_an_emptied_redis(start_syst
 async def test_redis_freezes_for_longer_than_the_lease(start_system: StartSystem) -> None:
     """Requests get 503. No stream of a healthy worker is taken over, although its lease could not be renewed and is
     due for the sweep when the broker thaws."""
-    system = await start_system(lease_s=5)
-    live = await start_streams(system, delay_s=0.1)
+    system = await start_system(lease_s=8)
+    live = await start_streams(system, delay_s=0.12)
     system.broker.freeze()
     frozen_at = time.monotonic()
     answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
     assert answer.status_code == 503
     assert 0 < int(answer.headers["retry-after"]) <= 60
-    await asyncio.sleep(frozen_at + 7 - time.monotonic())  # the fault itself: longer than the lease
+    await asyncio.sleep(frozen_at + 10 - time.monotonic())  # the fault itself: longer than the lease
     system.broker.thaw()
     await all_is_well(system, live)
 
 
 async def test_redis_is_full(start_system: StartSystem) -> None:
     """Appends wait; endings and lease renewals continue; nothing is lost."""
-    system = await start_system(lease_s=2)
-    live = await start_streams(system)
+    system = await start_system(lease_s=10)
+    gate = asyncio.Event()
+    live = await start_streams(system, gate=gate)
     async with system.broker.client() as client:
         used = (await client.info("memory"))["used_memory"]
         await client.config_set("maxmemory", used // 2)
@@ -167,6 +176,7 @@ async def test_redis_is_full(start_system: StartSystem) -> None:
         assert (await cancelled.rest())[-1].data["finish_reason"] == "cancelled"
         assert (await system.http.delete(url)).status_code == 204
         await client.config_set("maxmemory", 0)
+    gate.set()
     system.fake.calls.pop(0)  # the cancelled stream is not counted
     await _all_but_one_is_well(system, live)
 
@@ -180,7 +190,7 @@ async def _all_but_one_is_well(system: System, live: list[tuple[SseConnection, l
 
 
 async def test_redis_loses_its_scripts_and_connections(start_system: StartSystem) -> None:
-    system = await start_system(lease_s=3)
+    system = await start_system(lease_s=LEASE_S)
     live = await start_streams(system)
     async with system.broker.client() as client:
         for _ in range(5):
@@ -213,7 +223,7 @@ async def test_a_stream_lost_with_its_worker_ends_as_lost(start_system: StartSys
     async def forgotten() -> bool:
         return (await system.http.get(url)).status_code == 404
 
-    await system.eventually(forgotten, timeout_s=20)
+    await system.eventually(forgotten, timeout_s=60)
 
 
 async def test_a_post_with_a_cursor_waits_until_its_stream_is_restored(start_system: StartSystem) -> None:
@@ -251,10 +261,10 @@ async def test_a_post_with_a_cursor_waits_until_its_stream_is_restored(start_sys
 @pytest.mark.parametrize("how", ["emptied", "away"])
 async def test_a_watched_stream_is_not_abandoned_after_an_outage(start_system: StartSystem, how: str) -> None:
     """Reader leases are lost with the data or expire while Redis is away, but the readers are still there."""
-    system = await start_system(lease_s=3, reader_lease_s=1)
+    system = await start_system(lease_s=LEASE_S, reader_lease_s=3)
     gate = asyncio.Event()
-    system.fake.play("watched", Answer(deltas=WORDS, delay_s=0.05, gate=gate, gate_after=5))
-    async with await system.stream("watched", grace_s=0.2) as connection:
+    system.fake.play("watched", Answer(deltas=WORDS, delay_s=0.075, gate=gate, gate_after=5))
+    async with await system.stream("watched", grace_s=0.5) as connection:
         seen = [await connection.next("token")]
         gate.set()
         if how == "emptied":
@@ -263,7 +273,7 @@ async def test_a_watched_stream_is_not_abandoned_after_an_outage(start_system: S
                 await client.flushall()
         else:
             system.broker.kill()
-            await asyncio.sleep(3)  # the fault: longer than reader lease and grace
+            await asyncio.sleep(4.5)  # the fault: longer than reader lease and grace
             await system.broker.start()
         seen += await connection.rest()
     assert seen[-1].data["finish_reason"] == "stop"
@@ -286,7 +296,7 @@ async def test_the_model_catalog_is_published_again_after_a_flush(start_system: 
 
 async def test_redis_is_demoted_and_promoted_again(start_system: StartSystem) -> None:
     """Its replies are errors of many kinds, and every process survives them."""
-    system = await start_system(lease_s=3)
+    system = await start_system(lease_s=LEASE_S)
     live = await start_streams(system, delay_s=0.05)
     async with system.broker.client() as client:
         await client.execute_command("REPLICAOF", "127.0.0.1", "1")  # type: ignore[no-untyped-call]
@@ -302,7 +312,7 @@ async def test_redis_is_demoted_and_promoted_again(start_system: StartSystem) ->
 
 async def test_redis_goes_back_in_time_twice(start_system: StartSystem) -> None:
     """A reader's tolerance for the second outage does not depend on the first one."""
-    system = await start_system(gateways=1, workers=1, lease_s=2)
+    system = await start_system(gateways=1, workers=1, lease_s=5)
     system.fake.play("twice", Answer(deltas=[f"w{i} " for i in range(260)], delay_s=0.1))
     async with await system.stream("twice", on_disconnect="continue") as connection:
         seen = await connection.take(10)
@@ -317,7 +327,7 @@ async def test_redis_goes_back_in_time_twice(start_system: StartSystem) -> None:
             await system.broker.start()
             await asyncio.sleep(1)
             system.workers[0].signal(signal.SIGCONT)
-            seen += await connection.take(70)
+            seen += await connection.take(85)  # for longer than a reader's tolerance
         seen += await connection.rest()
     assert not any(frame.data.get("reset") for frame in seen)
     assert text_of(seen) == "".join(f"w{i} " for i in range(260))
@@ -331,11 +341,9 @@ async def test_a_stream_past_its_retention_is_not_restored(start_system: StartSy
             return not await client.exists(state_key(stream_id))
 
     first = await system.post("echo")
-    await system.ended_unwatched(first)
     await system.eventually(lambda: is_gone(first))
     for _ in range(2):  # the worker renews its leases meanwhile
         later = await system.post("echo")
-        await system.ended_unwatched(later)
         while not await is_gone(later):
             assert await is_gone(first)
             await asyncio.sleep(0.02)

@@ -139,7 +139,7 @@ async def test_a_full_redis_has_a_code_of_its_own(start_system: StartSystem) -> 
     connection = await system.stream("full")
     await connection.next("token")
     async with system.broker.client() as client:
-        await client.config_set("maxmemory", "1mb")
+        await client.config_set("maxmemory", 1)
         gate.set()
         answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_full")
@@ -190,7 +190,7 @@ async def test_the_documented_rights_suffice_and_their_loss_loses_no_stream(tmp_
                 found = [lines(each, "Redis unusable") for each in processes]
                 return all(any("NOPERM" in line["detail"] for line in each) for each in found)
 
-            await system.eventually(is_named, timeout_s=30)
+            await system.eventually(is_named, timeout_s=60)
             answer = await system.http.post(f"{system.url}/chat", json=ask("echo"))
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "broker_unfit")
             status, body = await readiness(system)

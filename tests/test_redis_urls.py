@@ -46,7 +46,6 @@ class Sentinel(Broker):
         await self.answers(password)
 
 
-@pytest.mark.timeout(120)
 async def test_streams_survive_a_failover_by_sentinel(tmp_path: Path) -> None:
     """The master dies, its replica is promoted, and every stream continues."""
     system = System(tmp_path, providers=("openai",))
@@ -57,7 +56,7 @@ async def test_streams_survive_a_failover_by_sentinel(tmp_path: Path) -> None:
         await system.broker.start()
         await replica.start()
         await sentinel.start()
-        await system.eventually(lambda: sees_the_replica(sentinel))
+        await system.eventually(lambda: sees_the_replica(sentinel), timeout_s=60)  # it looks every 10 s
         await system.start_processes()
         system.fake.play("failover", Answer(deltas=WORDS, delay_s=0.05))
         live = [await system.stream("failover", gateway=i % 2) for i in range(8)]

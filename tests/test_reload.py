@@ -21,6 +21,7 @@ from shared.configuration.configuration import Configuration, load_configuration
 from shared.settings import Settings
 from tests.cli import ROOT, Ended, environment, finish, headrace, until
 from tests.fakes import Answer, FakeProvider
+from tests.ports import free_port
 from tests.system import Process, System
 from tests.test_supervisor import running_up
 from workers.jobs.attempts import ProviderAttempts
@@ -73,6 +74,11 @@ async def alpha(system: System, fakes: Fakes) -> None:
     configure(system, text(fakes, "alpha"))
     ended = await reload(system)
     assert ended.code == 0, ended
+
+    async def only_alpha() -> bool:
+        return await offered(system) == {"demo", "alpha"}
+
+    await system.eventually(only_alpha)  # the worker publishes it after the reload
 
 
 def text(fakes: Fakes, *names: str) -> str:
@@ -251,13 +257,12 @@ async def test_a_hangup_of_the_supervisor_reaches_its_children(tmp_path: Path) -
 
 async def test_a_closed_terminal_stops_a_worker(tmp_path: Path) -> None:
     """SIGHUP of a closed terminal is no request to reload: the process could not be stopped from there any more."""
+    settings = {"HEADRACE_LOG_FORMAT": "json", "HEADRACE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
-        os.execve(
-            sys.executable, [sys.executable, "-m", "headrace", "worker"], environment(HEADRACE_LOG_FORMAT="json")
-        )
+        os.execve(sys.executable, [sys.executable, "-m", "headrace", "worker"], environment(**settings))
     output = b""
     async with asyncio.timeout(60):
         while b"Redis" not in output:

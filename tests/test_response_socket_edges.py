@@ -44,7 +44,7 @@ OWN = {
         "HEADRACE_WRITE_DEADLINE_S": "2",
         "HEADRACE_REQUEST_DEADLINE_S": "2",
     },
-    "gateway.3": {"HEADRACE_WEBSOCKET_PONG_TIMEOUT_S": "2"},
+    "gateway.4": {"HEADRACE_WEBSOCKET_PONG_TIMEOUT_S": "2"},
 }
 
 
@@ -55,10 +55,10 @@ class Edge(System):
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def edge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Edge]:
-    """Three gateways that ask for credentials. Tests stop and restart the last one."""
+    """Four gateways that ask for credentials. Tests stop and restart the third."""
     system = Edge(
         tmp_path_factory.mktemp("edge"),
-        gateways=3,
+        gateways=4,
         workers=1,
         providers=("openai",),
         credentials=boot_credentials(),
@@ -244,7 +244,7 @@ async def test_a_client_that_takes_nothing_is_disconnected_and_can_resume(edge: 
 
 async def test_a_client_that_answers_no_ping_is_disconnected(edge: Edge) -> None:
     """A plain socket answers none."""
-    async with connected(edge.gateways[2].port) as connection:
+    async with connected(edge.gateways[3].port) as connection:
         await connection.send(HANDSHAKE.encode())
         assert (await connection.head())[0] == 101
         received = await connection.rest()

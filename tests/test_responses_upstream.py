@@ -81,7 +81,7 @@ async def upstream(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up
         environment={"UP_KEY": "key-of-up"},
         configuration=CONFIGURATION,
         provider_retries=0,
-        lease_s=2,
+        lease_s=5,
     )
     try:
         await system.start()

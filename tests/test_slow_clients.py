@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import select
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -259,6 +260,22 @@ async def test_idle_and_half_closed_connections_are_closed(patient_gateway: Syst
 
     await asyncio.gather(*(ask_and_idle(half_closes=at % 2 == 1) for at in range(MANY)))
     await until_all_are_closed(system, before)
+
+
+async def test_a_request_that_came_while_the_gateway_stood_still_is_answered(start_system: StartSystem) -> None:
+    """The stall is longer than the connection may be idle."""
+    system = await start_system(gateways=1, workers=1)
+    (gateway,) = system.gateways
+    async with connected(gateway.port) as connection:
+        await connection.send(SMUGGLED)
+        assert (await connection.answer()).status == 200
+        gateway.signal(signal.SIGSTOP)
+        try:
+            await connection.send(LAST)
+            await asyncio.sleep(6)
+        finally:
+            gateway.signal(signal.SIGCONT)
+        assert (await connection.answer()).status == 200
 
 
 async def test_a_half_closed_reader_is_let_go(impatient_gateway: System) -> None:

@@ -29,6 +29,7 @@ from headrace.up import Plan, child_specs
 from shared.configuration.configuration import load_configuration
 from shared.settings import Settings
 from tests.cli import ROOT, environment, until
+from tests.fakes.provider_server import FakeProvider
 from tests.ports import free_port, free_ports
 
 
@@ -378,7 +379,7 @@ def test_the_curl_line_is_that_of_the_readme() -> None:
         'curl -N http://localhost:8000/chat/stream -H "Content-Type: application/json" -d '
         '\'{"provider":"demo","model":"demo","messages":[{"role":"user","content":"Tell me a story"}]}\''
     )
-    assert f"  {documented}\n" in banner(Settings())
+    assert f"  {documented}\n" in banner(Settings(), {"demo": ""})
 
 
 async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
@@ -394,11 +395,28 @@ async def test_the_curl_line_it_prints_streams_to_the_end(up: Up) -> None:
 async def test_the_banner_explains_keys_if_one_is_required(tmp_path: Path) -> None:
     data_dir = str(tmp_path)
     async with running_up(tmp_path, HEADRACE_AUTH="keys", HEADRACE_DATA_DIR=data_dir) as up:
+        assert "\nProviders: demo (OPENAI_API_KEY" in up.text
         assert "headrace keys create NAME" in up.text
         (line,) = re.findall(r"^  (curl -N .*-d .*)$", up.text, re.MULTILINE)
         _, key, _ = await headrace("keys", "create", "alice", HEADRACE_DATA_DIR=data_dir)
         assert "event: done" in await shell(f"KEY={key.strip()}; {line}")
     assert '"status":401' not in up.text  # readiness was checked without a request that lacks a key
+
+
+async def test_the_banner_and_the_doctor_name_a_provider_that_refuses_its_key(tmp_path: Path) -> None:
+    data_dir = str(tmp_path)
+    async with FakeProvider() as fake:
+        fake.list_status = 401
+        address = fake.openai_base_url
+        async with running_up(tmp_path, OPENAI_API_KEY="sk-wr0ng", OPENAI_BASE_URL=address) as up:
+            problem = "it refuses the key: correct it"
+            assert re.search(rf"\nProviders: demo, openai \({problem}; \S*headrace check tests it\)\n", up.text)
+            base = f"http://127.0.0.1:{up.port}"
+            code, found, _ = await headrace("doctor", "--url", base, HEADRACE_DATA_DIR=data_dir)
+            listed = (await headrace("providers", HEADRACE_DATA_DIR=data_dir))[1]
+    assert (code, f"its models cannot be listed: {problem}; headrace check" in found) == (1, True), found
+    assert any(line.startswith("openai") and problem in line for line in listed.splitlines())
+    assert "wr0ng" not in up.text + found
 
 
 async def test_every_gateway_serves(up: Up) -> None:

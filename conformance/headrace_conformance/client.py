@@ -151,7 +151,8 @@ class Endpoint:
         self.patience_s = patience_s
         self.headers = {"Accept-Encoding": "identity", **(headers or {})}
         timeout = httpx2.Timeout(patience_s, read=None)
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=16)
+        # Servers close idle connections, often after five seconds: a request must not be sent at that moment.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=16, keepalive_expiry=2)
         self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, trust_env=False)
         self._through: str | None = None
         #: Called with each reading that is over.

@@ -166,7 +166,7 @@ class PlainServer:
     async def _create(self, model: str, key: str | None) -> Log:
         is_known = key in self._keys
         if self.fault == "generates twice for requests at once":
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)
         if key is not None and is_known and self.fault != "generates twice for one key":
             return self._keys[key]
         number = next(self._numbers)

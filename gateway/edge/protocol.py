@@ -26,6 +26,8 @@ from shared.settings import Settings
 WEB_SOCKET_PATH: Final = b"/v1/responses"
 
 _VERSIONS: Final = frozenset({"1.0", "1.1"})
+#: Time for a last read of an idle connection before it is closed.
+_LAST_READ_S: Final = 0.05
 
 
 class _Parser(httptools.HttpRequestParser):
@@ -154,6 +156,11 @@ class EdgeProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not self.pipeline and not self.transport.is_closing():
             self.crowd.is_idle(self)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the idle connection, unless a request comes with the next read. After a stall of this process, timers
+        run before what arrived meanwhile is read."""
+        self.timeout_keep_alive_task = self.loop.call_later(_LAST_READ_S, super().timeout_keep_alive_handler)
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(self._refusal)

@@ -6,6 +6,7 @@ from typing import Final
 
 from headrace.doctor.findings import Finding, note, ok, wrong
 from headrace.table import counted
+from shared.broker.catalog import LIST_PROBLEMS
 from shared.broker.client import Client
 from shared.broker.deliveries import count_owed
 from shared.broker.overview import Overview, read_overview
@@ -33,6 +34,9 @@ def _provider(name: str, state: ProviderState) -> Iterator[Finding]:
         yield wrong("provider", title, "no worker offers it; run headrace check on a worker's machine")
         return
     troubles = False
+    if problem := LIST_PROBLEMS.get(state.offered.problem):
+        troubles = True
+        yield wrong("provider_models", title, f"its models cannot be listed: {problem}; headrace check tests it")
     for model, breaker in state.breakers.items():
         troubles = True
         if breaker.open:

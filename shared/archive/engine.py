@@ -24,6 +24,8 @@ _BUSY_S: Final = 10
 _CONNECT_S: Final = 5
 _CONNECTIONS: Final = 5
 _IDLE_MS: Final = 60_000
+#: Between two interruptions of SQLite.
+_AGAIN_S: Final = 0.1
 #: Advisory locks of PostgreSQL: of migrations, and of deletions against writes.
 MIGRATION_LOCK: Final = 0x68656164_72616365
 DELETION_LOCK: Final = MIGRATION_LOCK + 1
@@ -75,17 +77,24 @@ async def stopped_at(connection: AsyncConnection, deadline: float) -> AsyncItera
     try:
         yield
     except OperationalError as error:
-        if stop.done():
+        if asyncio.get_running_loop().time() >= deadline:
             raise TimeoutError from error
         raise
     finally:
-        stop.cancel()
+        try:
+            await connection.rollback()  # waits for the statement, if the reader was cancelled
+        finally:
+            stop.cancel()
 
 
 async def _stop_at(driver: Any, deadline: float) -> None:
+    """Interrupt what runs from the deadline on, until cancelled: a statement that begins a moment later would miss a
+    single interruption, and keep its connection."""
     await asyncio.sleep(deadline - asyncio.get_running_loop().time())
     with suppress(ValueError, sqlite3.ProgrammingError):  # it has been closed
-        await driver.interrupt()
+        while True:
+            await driver.interrupt()
+            await asyncio.sleep(_AGAIN_S)
 
 
 async def lock(connection: AsyncConnection, number: int, *, shared: bool = False) -> None:

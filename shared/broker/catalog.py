@@ -18,6 +18,13 @@ from shared.model_patterns import matches_any
 _LIFE_S: Final = 24 * 3600
 #: Time in which others publish and no worker publishes a provider, after which it counts as taken away.
 _TAKEN_AWAY_S: Final = 60
+#: What an operator should know if a provider's list fails, and the remedy. A provider may lack a list, which is none.
+LIST_PROBLEMS: Final = {
+    "provider_auth": "it refuses the key: correct it",
+    "provider_unreachable": "no connection: check its address and the network",
+    "provider_connect_timeout": "no connection: check its address and the network",
+    "provider_unavailable": "it answers with an error: check its address and status",
+}
 
 
 class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -26,7 +33,8 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     ``offered``: when the provider was first offered; 0 if unknown. ``counts_tokens``: the provider counts the tokens
     of a request without answering it. ``family``: of the provider's wire format; empty if it is the name.
     ``responses``: patterns of the models that have the family of Responses instead. ``published``: when a worker
-    published this last; 0 by one of 0.2, and from :func:`read_catalog`."""
+    published this last; 0 by one of 0.2, and from :func:`read_catalog`. ``problem``: code of the error with which the
+    provider's list failed, if an operator should know of it (:data:`LIST_PROBLEMS`)."""
 
     models: tuple[str, ...]
     open: bool = False
@@ -37,6 +45,7 @@ class ProviderModels(msgspec.Struct, frozen=True, omit_defaults=True):
     family: str = ""
     responses: tuple[str, ...] = ()
     published: int = 0
+    problem: str = ""
 
     def has(self, model: str) -> bool:
         return self.open or model in self.models

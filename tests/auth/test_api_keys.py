@@ -29,7 +29,9 @@ async def test_a_revoked_key_is_refused_and_its_connections_are_cut(guarded: Sys
     gate = asyncio.Event()
     guarded.fake.play("revoked", Answer(deltas=["a", "b"], gate=gate, gate_after=1))
     key = await make_key(guarded, "revoked")
-    other = await make_key(guarded, "revoked")
+    rotated = await asyncio.to_thread(run_headrace, guarded, "keys", "create", "revoked")
+    other = rotated.stdout.strip()
+    assert rotated.stderr.startswith(f"revoked keeps key {key.split('-')[1]}; headrace keys revoke ends one\n")
     stream_id = (await start_stream(guarded, key, "revoked"))["stream_id"]
     url = f"{guarded.gateways[1].url}/chat/stream/{stream_id}"
     async with await open_sse("GET", url, headers=bearer(key)) as connection:

@@ -96,7 +96,9 @@ async def test_a_connection_ends_with_its_token(guarded: System) -> None:
     guarded.fake.play("ends-with-token", Answer(deltas=["a"], end="hang"))
     stream_id = (await start_stream(guarded, token(), "ends-with-token"))["stream_id"]
     url = f"{guarded.url}/chat/stream/{stream_id}"
-    async with await open_sse("GET", url, headers=bearer(token(exp=time.time() + 2))) as connection:
+    async with await open_sse("GET", url, headers=bearer(token())) as connection:
+        await connection.next("token")  # so that the next reader gets it at once
+    async with await open_sse("GET", url, headers=bearer(token(exp=time.time() + 5))) as connection:
         await connection.next("token")
         with pytest.raises(Broken):
             await connection.next("done")

@@ -1,6 +1,7 @@
 """A ticket in a URL reads one stream, without other credentials, until the ticket ends."""
 
 import asyncio
+from typing import Any
 
 import httpx2
 import pytest
@@ -106,9 +107,14 @@ async def _is_ready(system: System, gateway: Gateway) -> bool:
 
 
 async def test_a_connection_ends_with_its_ticket(start_system: StartSystem) -> None:
-    system = await start_system(gateways=1, workers=1, ticket_life_s=2)
+    system = await start_system(gateways=1, workers=1, ticket_life_s=5)
     system.fake.play("held", Answer(deltas=["a"], end="hang"))
-    started = (await system.http.post(f"{system.url}/chat", json=ask("held"))).json()
+    request: dict[str, Any] = {"json": ask("held"), "headers": {"Idempotency-Key": "held"}}
+    stream_id = (await system.http.post(f"{system.url}/chat", **request)).json()["stream_id"]
+    async with await system.read(stream_id) as connection:
+        await connection.next("token")  # so that the next reader gets it at once
+    started = (await system.http.post(f"{system.url}/chat", **request)).json()
+    assert started["stream_id"] == stream_id
     async with await open_sse("GET", system.url + started["stream_url"]) as connection:
         await connection.next("token")
         with pytest.raises(Broken):

@@ -89,6 +89,9 @@ class History:
             return True
         return any(call.end <= loss for loss in self.losses_between(call.begin, until))
 
+    def was_out(self, worker: int, since: float, until: float) -> bool:
+        return any(span.touches(since, until) for span in self.worker_out.get(worker, ()))
+
     def provider_was_disturbed(self, call: ProviderCall) -> bool:
         spans = [*self.provider_disturbances.get(call.worker, ()), *self.lags]
         return any(span.touches(call.begin, call.end) for span in spans)

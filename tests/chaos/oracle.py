@@ -49,9 +49,11 @@ class _Judge:
     # --- the provider's side
 
     def _of_calls(self) -> Iterator[str]:
-        """A stream is generated again only if its worker was lost."""
+        """A stream is generated again only if its worker was lost. One that was stopped before its call makes it
+        after the call of its successor."""
         for call, following in zip(self._calls, self._calls[1:], strict=False):
             excused = self._history.is_excused(call, following.begin)
+            excused = excused or self._history.was_out(following.worker, self._record.requested_at, following.begin)
             if not excused and not (self._lost_since_request(following.begin) and len(self._record.stream_ids) > 1):
                 yield f"call {following.number} though worker {call.worker + 1} of call {call.number} was well"
 

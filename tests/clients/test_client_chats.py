@@ -29,7 +29,8 @@ async def test_the_python_client_continues_and_reads_a_chat(system: System) -> N
         return [turn["answer"]["text"] for page in pages for turn in page["turns"]]
 
     assert await asyncio.to_thread(read) == ["answer", "answer"]
-    contents = [message["content"] for message in system.fake.calls[-1].request["messages"]]
+    last = [call for call in system.fake.calls if call.model == "python-chat"][-1]
+    contents = [message["content"] for message in last.request["messages"]]
     assert contents == ["first", "answer", "second"]
 
 

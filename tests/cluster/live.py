@@ -17,17 +17,21 @@ from tests.sse_client import Broken, Frame, SseConnection, text_of
 _MODEL: Final = "endless"
 #: Pause of a client between two tries to connect.
 _RETRY_S: Final = 0.2
+#: A shorter time without a frame is none that a user notices.
+_PAUSE_S: Final = 0.5
 
 
 @dataclass(eq=False)
 class Reader:
-    """One stream and its client. ``longest_s``: the longest pause between two frames; ``at``: time of the last."""
+    """One stream and its client. ``longest_s``: the longest pause between two frames; ``paused_s``: sum of all
+    that a user notices; ``at``: time of the last frame."""
 
     prompt: str
     stream_id: str
     connection: SseConnection
     frames: list[Frame] = field(default_factory=list)
     longest_s: float = 0.0
+    paused_s: float = 0.0
     at: float = 0.0
 
     @property
@@ -49,7 +53,9 @@ class Reader:
     def _take(self, frame: Frame) -> None:
         now = time.monotonic()
         self.frames.append(frame)
-        self.longest_s, self.at = max(self.longest_s, now - self.at), now
+        pause_s, self.at = now - self.at, now
+        self.longest_s = max(self.longest_s, pause_s)
+        self.paused_s += pause_s if pause_s > _PAUSE_S else 0.0
 
     async def _reconnect(self, system: ClusterSystem, gateway: int) -> None:
         last = next(frame.id for frame in reversed(self.frames) if frame.id is not None)
@@ -95,7 +101,7 @@ class Live:
     def reset(self) -> None:
         """Measure pauses from now on."""
         for reader in self.readers:
-            reader.at, reader.longest_s = time.monotonic(), 0.0
+            reader.at, reader.longest_s, reader.paused_s = time.monotonic(), 0.0, 0.0
 
     async def all_go_on(self, within_s: float = 60) -> None:
         """Wait until every stream has got three more tokens."""
@@ -115,7 +121,7 @@ class Live:
 
     def longest_s(self, readers: Collection[Reader] | None = None) -> float:
         """Return the longest pause of these readers, or of all."""
-        return max(reader.longest_s for reader in (self.readers if readers is None else readers))
+        return max((reader.longest_s for reader in (self.readers if readers is None else readers)), default=0.0)
 
     async def check(self, within_s: float = 60) -> None:
         """End all streams. Each must have got every token once, in order, and one ending, from one call of its

@@ -39,7 +39,8 @@ KEYS = [f"hr:{{{tag}}}:key" for tag in BUCKET_TAGS[::8]]
 
 @pytest.fixture(scope="module")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    servers = Cluster(tmp_path_factory.mktemp("cluster"))
+    # Without replicas, a node that is paused for this long would be missing until it is heard of again.
+    servers = Cluster(tmp_path_factory.mktemp("cluster"), "--cluster-node-timeout", "15000")
     await servers.start()
     yield servers
     await servers.stop()
@@ -47,7 +48,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
 
 @pytest.fixture
 async def connections(cluster: Cluster) -> AsyncIterator[Connections]:
-    made = Connections(cluster.url, timeout_s=1)
+    made = Connections(cluster.url)
     yield made
     await made.aclose()
 
@@ -173,11 +174,11 @@ async def test_the_owner_of_a_key_is_followed(cluster: Cluster, connections: Con
     """A blocked worker, and redis-py's own client as arq uses it, turn to the node to which the key has moved."""
     queue = "hr:{desk}:queue"
     await connections.topology.read()
-    taking = OwnerConnection(connections, queue, timeout_s=5)
-    plain = Redis(connection_pool=owner_pool(connections, queue, timeout_s=5, connections=1))
+    taking = OwnerConnection(connections, queue, timeout_s=30)
+    plain = Redis(connection_pool=owner_pool(connections, queue, timeout_s=30, connections=1))
     assert await plain.set("hr:{desk}:health", 1, ex=60)
     for target in (cluster.nodes[0], cluster.nodes[1]):
-        blocked = asyncio.create_task(taking.exchange([("BZPOPMIN", queue, 3)]))
+        blocked = asyncio.create_task(taking.exchange([("BZPOPMIN", queue, 10)]))
         await until(lambda: is_blocking(cluster, queue))
         await cluster.move_slots([slot_of(queue)], target)
         await blocked  # the server ends it at once, or it has waited in vain

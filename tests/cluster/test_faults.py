@@ -4,12 +4,16 @@ streams of other nodes do not wait, and no message is missed unnoticed."""
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from shared.broker.cluster.cluster import Cluster as Connections
-from tests.broker_cluster import ENGINES, VALKEY, Cluster, Node
+from tests.broker_cluster import ENGINES, VALKEY, Cluster, Node, let_fail_over
 from tests.cluster.load import Load, Stream
+
+#: The shortest outage of a killed master: much longer than a pause of a busy machine.
+_OUTAGE_S: Final = 3
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -42,7 +46,11 @@ async def split(cluster: Cluster, load: Load) -> tuple[Node, list[Stream], list[
 
 async def test_a_killed_master_stops_only_its_own_streams(cluster: Cluster, load: Load) -> None:
     master, own, others = await split(cluster, load)
+    replica = await cluster.replica_of(master)
+    await let_fail_over(replica, is_allowed=False)
     await cluster.kill(master)
+    await asyncio.sleep(_OUTAGE_S)
+    await let_fail_over(replica)
     await load.all_go_on()
     assert load.longest_s(others) < load.longest_s(own) / 2
     await cluster.restart(master)

@@ -12,6 +12,7 @@ from shared.broker.trouble import Reason
 from shared.errors import BrokerFull, BrokerMisconfigured, BrokerUnavailable
 from tests.broker import Broker
 from tests.broker_cluster import Cluster, until
+from tests.ports import free_port
 from tests.test_redis_troubles import documented_rights
 
 RIGHTS = ("~hr:*", "~arq:*", "&hr:*", "+@all")
@@ -20,7 +21,8 @@ RIGHTS = ("~hr:*", "~arq:*", "&hr:*", "+@all")
 @pytest.fixture(scope="module")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     users = ("--user", "headrace", "on", ">word", *RIGHTS)
-    servers = Cluster(tmp_path_factory.mktemp("cluster"), *users, masters=2, replicas=1)
+    patient = ("--cluster-node-timeout", "5000")  # no failover after a pause of one node
+    servers = Cluster(tmp_path_factory.mktemp("cluster"), *users, *patient, masters=2, replicas=1)
     await servers.start()
     await until(partial(is_fit, servers.url))  # a new replica is not yet in the map
     yield servers
@@ -102,7 +104,8 @@ async def test_what_makes_an_outage_worse_is_told(cluster: Cluster) -> None:
 
 
 async def test_a_server_without_a_cluster_or_without_slots_is_named(tmp_path: Path) -> None:
-    plain, empty = Broker(tmp_path / "plain"), Broker(tmp_path / "empty", "--cluster-enabled", "yes")
+    plain = Broker(tmp_path / "plain")
+    empty = Broker(tmp_path / "empty", "--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     await plain.start()
     await empty.start()
     try:

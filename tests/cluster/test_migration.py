@@ -17,7 +17,8 @@ GUARD = f"if type(redis.pcall('EXISTS', '{PREFIX}none')) == 'table' then return 
 @pytest.fixture(scope="module", params=ENGINES)
 async def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Node]:
     """Yield a master whose slot of these keys is about to leave."""
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"), masters=2, binary=ENGINES[request.param])
+    patient = ("--cluster-node-timeout", "15000")  # a pause of one master would take the cluster down
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), *patient, masters=2, binary=ENGINES[request.param])
     await cluster.start()
     node = await cluster.owner(KEY)
     target = next(each for each in cluster.nodes if each is not node)

@@ -14,7 +14,7 @@ from tests.conformance.rows import ROWS, Row
 from tests.system import System
 
 _AT_ONCE = 16
-_CELL_TIMEOUT_S = 30
+_CELL_TIMEOUT_S = 90
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ async def redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broke
 @pytest.fixture
 async def client(redis: Broker) -> AsyncIterator[Client]:
     """A client of an empty Redis."""
-    client = connect(redis.url)
+    client = connect(redis.url, timeout_s=60)
     await client.flushall()
     yield client
     await client.aclose()

@@ -27,7 +27,7 @@ async def hub_at(
     """Yield a hub, with its tasks running as in a gateway, and a client of the same Redis. ``keeps_leases``: without
     it, the test makes the rounds of acknowledgements."""
     settings = settings or Settings(redis_url=redis_url)
-    client = connect(redis_url)
+    client = connect(redis_url, timeout_s=60)
     hub = Hub(client, StreamScripts(settings, routes), settings, "g1")
     loops = [hub.follow_tails(), hub.listen_for_growth(), *([hub.leases.keep()] if keeps_leases else [])]
     tasks = [asyncio.create_task(loop) for loop in loops]

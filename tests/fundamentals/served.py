@@ -58,7 +58,7 @@ class Server:
     async def caught_up(self, count: int, seq: int) -> None:
         """Wait until ``count`` readers have come, and all have event ``seq``."""
         at = EventId(self.stream.epoch, seq)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(self.subscriptions) < count or any(reader.cursor != at for reader in self.subscriptions):
                 await asyncio.sleep(0.005)
 

@@ -182,15 +182,16 @@ async def test_a_reader_that_stops_reading_is_cut_and_resumes(hub: Hub, stream: 
         reader = await server.connect(receive_buffer=SMALL_BUFFER)
         await server.caught_up(1, 1)
         await write_all(server, MANY, LONG)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while hub.load != (0, 0):
                 await asyncio.sleep(0.01)
         with pytest.raises((Broken, OSError)):
             [frame async for frame in reader.frames()]
         reader.cut()
-        shown = [frame_id for frame_id in ids_in(reader) if frame_id]
-        assert 0 < len(shown) < MANY
-        rest = await rest_of(await server.connect(shown[-1]))
+    shown = [frame_id for frame_id in ids_in(reader) if frame_id]
+    assert 0 < len(shown) < MANY
+    async with served(hub, stream) as patient:  # a pause of this process cuts no reader
+        rest = await rest_of(await patient.connect(shown[-1]))
         assert [*map(seq_of, shown), *seqs(rest)] == list(range(1, MANY + 2))
 
 
@@ -328,7 +329,7 @@ async def test_a_subscription_that_begins_between_two_events_misses_none(hub: Hu
         await server.caught_up(1, 2)
         cursor = server.subscriptions[0].cursor._replace(seq=1)
         chunks = Subscription(hub, stream.id, cursor, page, Native(stream.id)).chunks()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert b"between" in await anext(chunks)
             coming = asyncio.ensure_future(anext(chunks))
             await stream.write("next")

@@ -219,7 +219,7 @@ async def test_every_waiting_reader_wakes_on_a_change() -> None:
     await asyncio.sleep(0)
     assert not any(task.done() for task in waiting)
     feed.add(entries(2, 2))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*waiting)
 
 
@@ -227,7 +227,7 @@ async def test_a_change_between_inspecting_and_waiting_is_not_missed() -> None:
     feed = feed_with(1)
     version = feed.version
     feed.add(entries(2, 2))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await feed.changed_since(version)
 
 
@@ -265,7 +265,7 @@ async def test_an_event_that_a_reader_refused_is_not_overtaken_by_the_next() -> 
     slow.has_room = True
     assert feed.follow(EPOCH, 5, tokens(5, 5))  # before the slow one has woken
     assert (slow.ids, fast.ids) == ([], ids(4, 5))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await tasks[0]
     assert ids_after(feed, slow.cursor) == ids(4, 5)
     await stop(tasks)
@@ -278,7 +278,7 @@ async def test_a_reader_that_was_woken_takes_nothing_before_it_waits_again() -> 
     feed.wake()
     assert feed.follow(EPOCH, 4, tokens(4, 4))
     assert reader.ids == []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await tasks[0]
 
 
@@ -298,7 +298,7 @@ async def test_only_readers_at_the_end_take_batches_and_the_others_wake() -> Non
     tasks = await waiting(feed, held, behind)
     assert feed.follow(EPOCH, 4, tokens(4, 4))
     assert held.ids == behind.ids == []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await asyncio.gather(*tasks)
 
 
@@ -316,7 +316,7 @@ async def test_a_reader_delivers_an_end_a_reset_and_a_large_batch_itself() -> No
         tasks = await waiting(feed, reader)
         change(feed)
         assert reader.ids == []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*tasks)
 
 

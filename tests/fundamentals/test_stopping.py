@@ -44,7 +44,7 @@ async def test_a_worker_that_waits_for_redis_uses_constant_memory_and_stops_on_r
     hold_garbage_collector()
     try:
         waiting = asyncio.create_task(wait_until_fit(stop, BrokerWatch(client)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not gc.isenabled():
                 await asyncio.sleep(0.01)
         stop.set()

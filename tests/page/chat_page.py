@@ -17,7 +17,6 @@ from selenium.webdriver.support.select import Select
 from tests.fakes.answer import Answer, ToolCall
 
 WORDS = [f"word{i} " for i in range(400)]
-SLOW = Answer(deltas=WORDS, delay_s=0.02)
 BRIEF = Answer(deltas=WORDS[:200], delay_s=0.02)
 #: A tool call whose arguments have no end yet.
 HALF_CALL = ToolCall("c1", "get_weather", ('{"city": ', '"Bé'))
@@ -111,7 +110,7 @@ class Page:
         return listed
 
     async def figures(self) -> dict[str, int]:
-        await asyncio.sleep(0.1)  # figures are updated with the next frame
+        await asyncio.to_thread(self.driver.execute_async_script, _NEXT_FRAME)  # figures are updated with it
         return {name: int(await self.text_of(name)) for name in ("connections", "events", "duplicates")}
 
     async def stream_id(self) -> str:
@@ -122,7 +121,7 @@ class Page:
         """Return the gateway's status of that stream, without the browser."""
         return await asyncio.to_thread(_get_json, urljoin(self.url, f"/chat/{await self.stream_id()}"))
 
-    async def until_state(self, *states: str, timeout_s: float = 25) -> str:
+    async def until_state(self, *states: str, timeout_s: float = 60) -> str:
         """Wait until the last turn has one of these states, and return it. ``streaming`` includes ``waiting``."""
         states = (*states, *(["waiting"] if "streaming" in states else []))
         seen = ""
@@ -141,7 +140,7 @@ class Page:
 
         await self.until(is_longer)
 
-    async def until(self, condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 15) -> None:
+    async def until(self, condition: Callable[[], Awaitable[bool]], *, timeout_s: float = 60) -> None:
         async with asyncio.timeout(timeout_s):
             while not await condition():
                 await asyncio.sleep(0.03)
@@ -174,6 +173,7 @@ class Shown:
         return json.loads(self.tree or "null")
 
 
+_NEXT_FRAME = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
 _LAST_TURN = "[...document.querySelectorAll('.turn')].at(-1)"
 _TURNS = """
 return Array.from(document.querySelectorAll(".turn"), (turn) => [
@@ -214,7 +214,7 @@ return true;
 
 
 def _get_json(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(url, timeout=10) as response:
+    with urllib.request.urlopen(url, timeout=60) as response:
         body: dict[str, Any] = json.load(response)
         return body
 

@@ -14,6 +14,8 @@ class CuttingProxy:
         self.refused = 0
         #: New connections get a 502, as from a load balancer during a deploy.
         self.is_deploying = False
+        #: New connections are aborted.
+        self.is_away = False
         self.passes: int | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
@@ -42,6 +44,9 @@ class CuttingProxy:
         return len(writers)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_away:
+            writer.transport.abort()
+            return
         if self.is_deploying:
             self.refused += 1
             await reader.readuntil(b"\r\n\r\n")

@@ -110,6 +110,10 @@ async def has(page: Page, selector: str) -> bool:
     return bool(await page.script(f"return document.querySelector('{selector}') !== null"))
 
 
+async def has_said(page: Page, words: str) -> bool:
+    return any(words in each for each in await page.script("return window.said"))
+
+
 async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page: Page, system: System) -> None:
     words = [f"word{i} " for i in range(8)]
     text = ["## Title\n\n", *words, "\n\n```python\nx = 1\n```\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"]
@@ -120,6 +124,7 @@ async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page
     await page.until_longer(20)
     gate.set()
     assert await page.until_state(*ENDED) == "done"
+    await page.until(lambda: has_said(page, "Answer complete"))
     said = await page.script("return window.said")
     assert said.count("done") == 1
     *before, end = [each for each in said if "word" in each or "Title" in each]
@@ -129,6 +134,7 @@ async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page
     system.fake.play("long", Answer(deltas=["word " * 400]))
     await page.ask("More", model="openai/long")
     assert await page.until_state(*ENDED) == "done"
+    await page.until(lambda: has_said(page, "begins: word"))
     end = [each for each in await page.script("return window.said") if "word" in each][-1]
     assert end.startswith("Answer complete. It begins: word word")
     assert len(end) < 700
@@ -136,6 +142,7 @@ async def test_screen_readers_get_the_answer_at_its_end_and_no_token_before(page
     system.fake.play("dense", Answer(deltas=["水" * 2000]))
     await page.ask("In a language without spaces", model="openai/dense")
     assert await page.until_state(*ENDED) == "done"
+    await page.until(lambda: has_said(page, "begins: 水"))
     end = [each for each in await page.script("return window.said") if "水" in each][-1]
     assert end.startswith("Answer complete. It begins: 水")
     assert len(end) < 700

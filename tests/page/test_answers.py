@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes.answer import Answer, ToolCall
+from tests.fakes.answer import Answer, Call, ToolCall
 from tests.page.chat_page import ENDED, HALF_CALL, Page, holds
 from tests.system import System
 
@@ -16,9 +16,12 @@ async def test_a_second_message_carries_the_conversation(page: Page, system: Sys
     await page.ask("First", model="openai/brief")
     assert await page.until_state(*ENDED) == "done"
     await page.ask("Second", model="openai/brief")
-    calls = await system.fake.wait_calls(len(system.fake.calls) or 1)
-    await page.until(lambda: holds(lambda: calls[-1].prompt == "Second"))
-    sent = [(m["role"], m["content"]) for m in calls[-1].request["messages"]]
+
+    def last() -> Call:
+        return [call for call in system.fake.calls if call.model == "brief"][-1]
+
+    await page.until(lambda: holds(lambda: last().prompt == "Second"))
+    sent = [(m["role"], m["content"]) for m in last().request["messages"]]
     assert sent == [("user", "First"), ("assistant", "One."), ("user", "Second")]
 
 
@@ -34,8 +37,7 @@ async def test_json_is_shown_value_by_value_also_after_a_reload(page: Page, syst
     await page.answer_as("JSON by schema", '{"title": "Scenes of a story", "type": "object"}')
     await page.ask("Scenes, please", model="openai/scenes")
     for _ in range(2):
-        half = await page.until_shown(lambda shown: bool(shown.tree))
-        assert (half.value, half.raw) == (HALF, AS_TEXT[:FIRST_SCENE])
+        await page.until_shown(lambda shown: (shown.value, shown.raw) == (HALF, AS_TEXT[:FIRST_SCENE]))
         await page.reload()
     gate.set()
     assert await page.until_state(*ENDED) == "done"
@@ -44,7 +46,8 @@ async def test_json_is_shown_value_by_value_also_after_a_reload(page: Page, syst
     assert "12345678901234567890" in whole.tree
     assert whole.raw == await page.raw_text() == AS_TEXT
     format_ = {"name": "Scenes_of_a_story", "schema": {"title": "Scenes of a story", "type": "object"}}
-    assert system.fake.calls[-1].request["response_format"] == {"type": "json_schema", "json_schema": format_}
+    (call,) = [call for call in system.fake.calls if call.model == "scenes"]
+    assert call.request["response_format"] == {"type": "json_schema", "json_schema": format_}
 
     await page.reload()  # an answer that has ended is not read as a stream
     assert await page.until_state(*ENDED) == "done"

@@ -17,6 +17,10 @@ async def has_no_conversation(page: Page) -> bool:
     return bool(await page.script(f"if (document.readyState !== 'complete') return 1; {script}") == 0)
 
 
+async def lists_a_conversation(page: Page) -> bool:
+    return bool(await page.script("return document.querySelector('[data-testid=history-item]') !== null"))
+
+
 async def is_asked(page: Page) -> bool:
     return await asyncio.to_thread(page.element("use-key").is_displayed)
 
@@ -111,6 +115,7 @@ async def test_forgetting_a_key_forgets_its_conversations_in_all_tabs(
     await asyncio.to_thread(driver.switch_to.new_window, "tab")
     second = driver.current_window_handle
     await sign_in(page, "alice")
+    await page.until(lambda: lists_a_conversation(page))
     await page.click("history-item")
     assert await page.until_state(*ENDED) == "done"
     assert "canary-answer" in await shown()
@@ -124,7 +129,7 @@ async def test_forgetting_a_key_forgets_its_conversations_in_all_tabs(
     for tab in (first, second, third):
         await asyncio.to_thread(driver.switch_to.window, tab)
         await page.until(lambda: is_asked(page))
-        assert await has_no_conversation(page)
+        await page.until(lambda: has_no_conversation(page))
         stored = "return JSON.stringify([localStorage, sessionStorage]) + document.getElementById('prompt').value"
         left = str(await page.script(stored)) + await shown()
         assert "canary" not in left

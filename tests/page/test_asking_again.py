@@ -218,7 +218,11 @@ async def test_a_refused_question_is_not_asked_again_after_a_turn_that_was_repla
     other = ["Another beginning", "Brief.", "done"]
     await page.until(lambda: page.script("return document.querySelectorAll('.turn').length === 4"))
     await page.until(lambda: page.script(f"{edits} === 0"))
-    assert other in await page.script(_VISIBLE)
+
+    async def is_visible() -> bool:
+        return other in await page.script(_VISIBLE)
+
+    await page.until(is_visible)
 
 
 async def test_another_programs_branch_is_shown_and_its_unknown_beginning_is_not_replaced(

@@ -8,7 +8,7 @@ from selenium.webdriver import Chrome
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer
-from tests.page.chat_page import BRIEF, ENDED, HALF_CALL, SLOW, WORDS, Page, holds
+from tests.page.chat_page import BRIEF, ENDED, HALF_CALL, WORDS, Page, holds
 from tests.page.cutting_proxy import CuttingProxy
 from tests.system import System
 
@@ -52,9 +52,12 @@ async def _has_connected_again(page: Page, times: int) -> bool:
 
 
 async def test_the_keep_cutting_option_cuts_again_and_again(page: Page, system: System) -> None:
-    system.fake.play("brief", BRIEF)
-    await page.ask("Count", model="openai/brief")
+    gate = asyncio.Event()  # the answer ends after a cut, however slow the machine is
+    system.fake.play("cut", Answer(deltas=WORDS[:200], delay_s=0.02, gate=gate, gate_after=199))
+    await page.ask("Count", model="openai/cut")
     await page.script("document.querySelector('[data-testid=\"keep-cutting\"]').click()")
+    await page.until(partial(_has_connected_again, page, 1))
+    gate.set()
     assert await page.until_state(*ENDED) == "done"
     assert await page.raw_text() == "".join(WORDS[:200])
     figures = await page.figures()
@@ -63,16 +66,21 @@ async def test_the_keep_cutting_option_cuts_again_and_again(page: Page, system: 
 
 
 async def test_a_lost_network_loses_nothing(driver: Chrome, system: System) -> None:
-    system.fake.play("slow", SLOW)
+    gate = asyncio.Event()  # the answer ends after the last cut, however slow the machine is
+    system.fake.play("lost", Answer(deltas=WORDS, delay_s=0.05, gate=gate, gate_after=len(WORDS) - 1))
     async with CuttingProxy(system.gateways[0].url) as proxy:
         page = Page(driver, proxy.url)
         await page.open()
-        await page.ask("Count", model="openai/slow")
-        for _ in range(3):
+        await page.ask("Count", model="openai/lost")
+        for cuts in (1, 2, 3):
             await page.until_state("streaming")
             await page.until_longer(len(await page.raw_text()) + 20)
+            proxy.is_away = True
             assert proxy.cut() > 0
             await page.until_state("reconnecting")
+            proxy.is_away = False
+            await page.until(partial(_has_connected_again, page, cuts))
+        gate.set()
         assert await page.until_state(*ENDED) == "done"
 
         assert await page.raw_text() == (await page.status())["text"] == "".join(WORDS)
@@ -100,8 +108,9 @@ async def test_a_deploy_behind_a_load_balancer_loses_nothing(driver: Chrome, sys
 
 
 async def test_stop_keeps_the_partial_text(page: Page, system: System) -> None:
-    system.fake.play("slow", SLOW)
-    await page.ask("Count", model="openai/slow")
+    never = asyncio.Event()
+    system.fake.play("stopped", Answer(deltas=WORDS, delay_s=0.02, gate=never, gate_after=len(WORDS) - 1))
+    await page.ask("Count", model="openai/stopped")
     await page.until_longer(50)
     await page.click("stop")
     assert await page.until_state(*ENDED) == "cancelled"
@@ -138,7 +147,7 @@ async def test_a_deleted_stream_is_shown_as_deleted(page: Page, system: System) 
     assert await page.until_state(*ENDED) == "done"
     stream_id = await page.stream_id()
     delete = urllib.request.Request(f"{page.url}/chat/{stream_id}", method="DELETE")
-    await asyncio.to_thread(lambda: urllib.request.urlopen(delete, timeout=10).close())
+    await asyncio.to_thread(lambda: urllib.request.urlopen(delete, timeout=60).close())
 
     await page.visit(f"#stream={stream_id}")
     assert await page.until_state(*ENDED) == "error"
@@ -157,7 +166,7 @@ async def test_an_error_of_the_stream_does_not_reconnect(page: Page, system: Sys
 async def test_another_attempt_replaces_everything_of_the_one_before(
     driver: Chrome, start_system: StartSystem
 ) -> None:
-    system = await start_system(gateways=1, workers=1, lease_s=1)
+    system = await start_system(gateways=1, workers=1, lease_s=4)
     first = Answer(deltas=['{"a": 1, "b": 2, '], reasoning=["Hm."], refusal=["No."], tools=(HALF_CALL,), end="hang")
     system.fake.play("lost", first, Answer(deltas=['{"c": 3}']))
     page = Page(driver, system.url)

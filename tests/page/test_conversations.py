@@ -57,11 +57,11 @@ async def test_two_turns_are_one_chat_over_reloads_back_and_forward(page: Page, 
     await page.reload()  # in the middle of the second answer
     await page.until_longer(40)
     await page.until_state("streaming")
-    assert (await page.turns())[0] == first
+    await until_turns(page, first, ["Second", "".join(WORDS[:10]).strip(), "streaming"])
     gate.set()
     assert await page.until_state(*ENDED) == "done"
     second = ["Second", "".join(WORDS[:20]).strip(), "done"]
-    assert await page.turns() == [first, second]
+    await until_turns(page, first, second)
     assert (await page.figures())["duplicates"] == 0
     (call,) = [call for call in system.fake.calls if call.model == "second"]
     sent = [(message["role"], message["content"]) for message in call.request["messages"]]
@@ -136,7 +136,7 @@ async def test_a_turn_of_another_tab_appears(page: Page, system: System) -> None
     gate.set()
     assert await page.until_state(*ENDED) == "done"
     both = [["First", "Brief.", "done"], ["Second", "Still here.", "done"]]
-    assert await page.turns() == both
+    await until_turns(page, *both)
     await asyncio.to_thread(page.driver.switch_to.window, second)
     await until_turns(page, *both)
     await asyncio.to_thread(page.driver.close)

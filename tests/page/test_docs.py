@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from selenium.webdriver import Chrome
-from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from tests.system import System
@@ -33,18 +32,22 @@ def show(driver: Chrome, url: str) -> None:
         driver.get(f"{url}/docs")
         wait = WebDriverWait(driver, 60)
 
-        def found(selector: str) -> Any:
-            return wait.until(lambda d: d.find_element(By.CSS_SELECTOR, selector))
+        def until(script: str, selector: str) -> None:
+            """Wait for a condition of an element. The viewer may replace the element at any moment."""
+            found = f"const found = document.querySelector(arguments[0]); return Boolean(found && ({script}));"
+            wait.until(lambda d: d.execute_script(found, selector))
+
+        def click(selector: str) -> None:
+            until("(found.scrollIntoView(), found.click(), true)", selector)
 
         for operation in ("Streams-stream_chat", "OpenAI-create_response", "Anthropic-create_message"):
-            found(f"#operations-{operation}")
-        click = "arguments[0].scrollIntoView(); arguments[0].click()"
-        driver.execute_script(click, found("#operations-Server-get_health .opblock-summary-control"))
-        driver.execute_script(click, found("#operations-Server-get_health .try-out__btn"))
-        driver.execute_script(click, found("#operations-Server-get_health .execute"))
-        wait.until(lambda d: '"ok"' in found("#operations-Server-get_health .live-responses-table").text)
-        driver.execute_script(click, found("#operations-Streams-create_stream .opblock-summary-control"))
-        found("#operations-Streams-create_stream .model-example")
+            until("true", f"#operations-{operation}")
+        click("#operations-Server-get_health .opblock-summary-control")
+        click("#operations-Server-get_health .try-out__btn")
+        click("#operations-Server-get_health .execute")
+        until("found.textContent.includes('\"ok\"')", "#operations-Server-get_health .live-responses-table")
+        click("#operations-Streams-create_stream .opblock-summary-control")
+        until("true", "#operations-Streams-create_stream .model-example")
         assert driver.execute_script("return window.violations") == []
         assert all(name.startswith(f"{url}/") for name in driver.execute_script(LOADED))
     finally:

@@ -106,7 +106,7 @@ async def test_images_are_attached_shown_sent_and_edited(page: Page, system: Sys
     await page.ask("What are these?", model="openai/seeing")
     assert await page.until_state(*ENDED) == "done"
     question = ["What are these?", [[name, True] for name in names]]
-    assert await page.script(_SHOWN) == [question]
+    await until(page, _SHOWN, [question])
     assert await page.script(_ATTACHED) == []
 
     ((*images, text),) = parts(system, "seeing")
@@ -148,7 +148,7 @@ async def test_what_cannot_be_attached_is_named_and_the_draft_says_what_it_has_l
     assert await page.script(_ATTACHED) == ["good.png"]
     await hand(page, "drop", "#scroll", *((f"{number}.png", png(4, 4)) for number in range(9)))
     await until(page, _NOTE, "A question has at most 8 images; not attached: 7.png, 8.png.")
-    assert len(await page.script(_ATTACHED)) == 8
+    await until(page, f"{_ATTACHED}.length", 8)
 
     await asyncio.to_thread(lambda: page.element("prompt").send_keys("Half a question"))
     await page.click("new-chat")  # the same draft
@@ -156,7 +156,7 @@ async def test_what_cannot_be_attached_is_named_and_the_draft_says_what_it_has_l
     await page.reload()
     await until(page, "return document.getElementById('prompt').value", "Half a question")
     lost = ", ".join(["good.png", *(f"{number}.png" for number in range(7))])
-    assert await page.script(_NOTE) == f"Attach again: {lost}. A reload keeps only text."
+    await until(page, _NOTE, f"Attach again: {lost}. A reload keeps only text.")
     assert await page.script(_ATTACHED) == []
 
 
@@ -176,8 +176,6 @@ async def test_an_image_needs_no_text_and_hostile_ones_are_only_named(
     await system.ended(await system.post("seeing", chat_id=chat, history="add", messages=messages))
     await page.reload()
     await until(page, "return document.querySelectorAll('.user').length", 2)
-    sources = await page.script(
-        "return [...document.querySelectorAll('.user img')].map(({ src }) => src.slice(0, 11))"
-    )
-    assert sources == ["data:image/"] * 2
+    sources = "return [...document.querySelectorAll('.user img')].map(({ src }) => src.slice(0, 11))"
+    await until(page, sources, ["data:image/"] * 2)
     assert (await page.script(_SHOWN))[1][0] == "[image url]"

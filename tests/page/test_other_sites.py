@@ -122,8 +122,9 @@ async def test_another_page_starts_cancels_and_reads_nothing(
         return refusals(attacked) - refused == len(read) - 1
 
     await attacked.eventually(is_refused)
-    assert await streams_of(attacked) == before
-    assert before[stream_id] == "running"
+    after = await streams_of(attacked)
+    assert after.keys() == before.keys()
+    assert before[stream_id] == after[stream_id] == "running"  # older ones may have timed out meanwhile
 
 
 async def test_the_same_attempts_succeed_from_a_listed_origin(attacker: Chrome, attacked: System, site: int) -> None:
@@ -134,9 +135,13 @@ async def test_the_same_attempts_succeed_from_a_listed_origin(attacker: Chrome, 
     for name in ("fetchText", "fetchJson", "list", "eventSource"):
         assert read[name], name
     assert SECRET_TEXT in read["eventSource"]
-    after = await streams_of(attacked)
-    assert len(after) - len(before) == 5  # form, opaque, fetchText, fetchJson, beacon
-    assert after[stream_id] == "cancelled"
+
+    async def have_begun() -> bool:
+        """Return True with the streams of form, opaque, fetchText, fetchJson and beacon. Pages wait for no beacon."""
+        after = await streams_of(attacked)
+        return len(after) - len(before) == 5 and after[stream_id] == "cancelled"
+
+    await attacked.eventually(have_begun)
 
 
 async def test_the_own_page_works(attacker: Chrome, attacked: System) -> None:
@@ -187,7 +192,7 @@ async def vite(system: System, folder: Path, target: str) -> AsyncIterator[str]:
             return False
 
     try:
-        await system.eventually(answers)
+        await system.eventually(answers, timeout_s=60)
         yield f"http://127.0.0.1:{port}/"
     finally:
         process.kill()

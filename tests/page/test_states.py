@@ -54,6 +54,7 @@ async def test_every_state_is_named_and_accessible(driver: Chrome, start_system:
         workers=1,
         auth="keys,jwt",
         concurrency=1,
+        retry_longest_wait_s=300,
         providers=("openai", "anthropic"),
         credentials=boot_credentials(),
         **JWT_SETTINGS,
@@ -131,7 +132,7 @@ async def lost_worker(visit: Visit) -> None:
 
 async def taken(visit: Visit) -> None:
     """The worker waits before its next call, as the provider has asked for."""
-    visit.system.fake.play("limited", Answer(status=429, retry_after="20"), Answer(deltas=["Now."]))
+    visit.system.fake.play("limited", Answer(status=429, retry_after="300"), Answer(deltas=["Now."]))
     await visit.page.ask("Hurry", model="anthropic/limited")
     await visit.shows("note", "a worker prepares the request")
     await visit.is_accessible("taken")

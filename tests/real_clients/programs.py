@@ -76,12 +76,18 @@ PROGRAMS: Final[tuple[Program, ...]] = (
         "openai-agents",
         "pip",
         ("openai-agents==0.24.0",),
-        (*CHAT, *RESPONSES),
+        (*CHAT, *RESPONSES, *by("WebSocket", RESPONSES)),
         "openai_agents_py.py",
         lacks={"chat: image by a tool": "d"},
     ),
     Library("langchain-js", "npm", _LANGCHAIN_JS, _ALL, "langchain_js.mjs"),
-    Library("openai-agents-js", "npm", _AGENTS_JS, (*without_tool_images(CHAT), *RESPONSES), "openai_agents_js.mjs"),
+    Library(
+        "openai-agents-js",
+        "npm",
+        _AGENTS_JS,
+        (*without_tool_images(CHAT), *RESPONSES, *by("WebSocket", RESPONSES)),
+        "openai_agents_js.mjs",
+    ),
     Library(
         "open-webui", "pip", ("open-webui==0.12.4",), CHAT, "open_webui_py.py", lacks=_OPEN_WEBUI_LACKS, heavy=True
     ),

@@ -11,6 +11,7 @@ from shared.broker.replies import (
 from shared.protocol.ids import EventId
 from tests.scripts.stream import (
     DONE,
+    LATE_MS,
     LEASE_MS,
     SCRIPTS,
     STATE,
@@ -44,7 +45,7 @@ async def test_claim(client: Client) -> None:
     assert claimed.fields["epoch"] == str(claimed.epoch).encode()
     state = await stream.state()
     assert (state["status"], state["holder"]) == ("running", TOKEN)
-    assert now_ms() + LEASE_MS - 5000 < int(state["lease_until"]) <= now_ms() + LEASE_MS + 1000
+    assert now_ms() + LEASE_MS - LATE_MS < int(state["lease_until"]) <= now_ms() + LEASE_MS + 1000
     assert await stream.next_look() == int(state["lease_until"])
     await be_well(stream)
     assert await run_script(client, SCRIPTS.claim(stream.id, "w2.x")) is Refused.HELD
@@ -82,7 +83,7 @@ async def test_a_claim_writes_no_event(client: Client) -> None:
 @pytest.mark.parametrize(
     ("age_ms", "state_epoch", "tail_top", "expected"),
     [
-        (50_000, 3, None, range(50_000, 60_000)),  # the clock has moved on
+        (50_000, 3, None, range(50_000, 50_000 + LATE_MS)),  # the clock has moved on
         (-99_000, 3, None, range(4, 5)),  # the clock went back, Redis remembers
         (-99_000, 3, "77-2", range(78, 79)),  # Redis lost the state, the tail remembers
         (50_000, 3, "60123-1", range(60_124, 60_125)),
@@ -161,7 +162,7 @@ async def test_renew(client: Client) -> None:
     await stream.set(lease_until=0)
     assert (await run_script(client, SCRIPTS.renew(holder))).last_seq == 2
     state = await stream.state()
-    assert now_ms() + LEASE_MS - 5000 < int(state["lease_until"])
+    assert now_ms() + LEASE_MS - LATE_MS < int(state["lease_until"])
     assert await stream.next_look() == int(state["lease_until"])
     old = await stream.lives()
     await run_script(client, SCRIPTS.renew(holder))

@@ -9,6 +9,7 @@ from shared.broker.replies import (
 from shared.protocol.ids import START
 from tests.scripts.stream import (
     DONE,
+    LATE_MS,
     NOBODY_WATCHES,
     SCRIPTS,
     Stream,
@@ -76,7 +77,7 @@ async def test_finish(client: Client) -> None:
     assert (reply.code, reply.last_seq, reply.epoch) == (Code.OK, 4, holder.epoch)
     state = await stream.state()
     assert (state["status"], state["finish_reason"], state["reason"]) == ("completed", "stop", "")
-    assert now_ms() - 5000 < int(state["ended"]) <= now_ms() + 1000
+    assert now_ms() - LATE_MS < int(state["ended"]) <= now_ms() + 1000
     assert not {"request", "holder", "lease_until", "full"} & set(state)
     assert await stream.log() == [*some(1, 3), DONE]
     assert (await stream.tail())[-1] == (f"{holder.epoch}-4", DONE)

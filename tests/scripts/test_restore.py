@@ -9,6 +9,7 @@ from shared.broker.replies import (
 from tests.scripts.stream import (
     DONE,
     IDEMPOTENCY,
+    LATE_MS,
     LEASE_MS,
     NOBODY_WATCHES,
     READERS,
@@ -38,7 +39,7 @@ async def test_restore_of_a_missing_stream(client: Client) -> None:
     assert [at for at, _ in await stream.tail()] == [f"7-{seq}" for seq in range(5, 10)]  # there is room for another
     assert await client.get(stream.keys[IDEMPOTENCY]) == f"{stream.id} ff".encode()
     assert await client.get(stream.keys[TOMBSTONE]) == b"live p"
-    assert now_ms() + LEASE_MS - 5000 < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
+    assert now_ms() + LEASE_MS - LATE_MS < (await stream.next_look() or 0) <= now_ms() + LEASE_MS + 1000
     await lives_as_one(stream)
     assert (await stream.append(holder, 10, some(10, 10), resend=True)).code is Code.OK
     assert (await stream.finish(holder, 11, [DONE])).code is Code.OK

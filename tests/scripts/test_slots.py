@@ -9,12 +9,12 @@ from shared.broker.replies import Code
 from shared.broker.scripts import Holder, StreamScripts
 from shared.rate_limits import TargetLimits
 from shared.settings import Settings
-from tests.scripts.stream import DONE, ENDING, ROUTES, Stream, be_well, some
+from tests.scripts.stream import DONE, ENDING, ROUTES, SETTINGS, Stream, be_well, some
 from workers.jobs.claims import claim
 
 
 def limited(**limits: TargetLimits) -> StreamScripts:
-    made = StreamScripts(Settings.model_construct(), ROUTES)
+    made = StreamScripts(Settings.model_construct(lease_s=SETTINGS.lease_s), ROUTES)
     made.target_limits = limits
     return made
 

@@ -245,7 +245,7 @@ async def test_of_the_oldest_of_many_removed_streams_nothing_stays(client: Clien
     removed = "hr:{desk}:removed:an-account"
     old, young, last = await Stream(client).create(), Stream(client, key=False), Stream(client, key=False)
     await delete_stream(client, SCRIPTS, old.id)
-    await client.zadd(removed, {f"{n:034x} ": now_ms() - 1000 for n in range(10_000)})
+    await client.zadd(removed, {f"{n:034x} ": now_ms() - 100_000 for n in range(10_000)})
     for stream in (young, last):
         await stream.create()
         await delete_stream(client, SCRIPTS, stream.id)

@@ -56,6 +56,8 @@ TIGHT: Final = Settings.model_construct(
 #: goes on meanwhile.
 LOST_AFTER_S: Final = 20.0
 LONGEST_ANSWER: Final = 8
+#: Of calls to Redis: a machine that stands still for some seconds ends no walk.
+_TIMEOUT_S: Final = 60
 STATE, LOG, TAIL, READERS, INDEX, TOMBSTONE, PULSE, REQUEST, ANSWERS, IDEMPOTENCY = range(10)
 DIGEST: Final = "ab" * 32
 #: Time by which Redis' clock advances whenever Redis loses something, in ms since the stream's creation.
@@ -123,7 +125,7 @@ def _states_of(command: Command) -> list[str]:
 
 class ObservedClient(Client):
     def __init__(self, url: str, observer: Observer) -> None:
-        super().__init__(url, timeout_s=5, connections=32, serves=False)
+        super().__init__(url, timeout_s=_TIMEOUT_S, connections=32, serves=False)
         self._observer = observer
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -132,7 +134,7 @@ class ObservedClient(Client):
 
 class ObservedConnection(PipelineConnection):
     def __init__(self, url: str, observer: Observer) -> None:
-        super().__init__(url)
+        super().__init__(url, timeout_s=_TIMEOUT_S)
         self._observer = observer
 
     async def exchange(self, commands: Sequence[Command]) -> list[Any]:

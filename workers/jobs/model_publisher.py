@@ -5,7 +5,7 @@ import logging
 from contextlib import suppress
 from typing import Final
 
-from shared.broker.catalog import Catalog, ProviderModels, publish
+from shared.broker.catalog import LIST_PROBLEMS, Catalog, ProviderModels, publish
 from shared.broker.client import Client
 from shared.errors import BrokerUnavailable
 from workers.jobs.current_adapters import CurrentAdapters
@@ -14,13 +14,6 @@ logger = logging.getLogger(__name__)
 
 _LIST_EVERY_S: Final = 60.0
 _PUBLISH_EVERY_S: Final = 5.0
-#: Problems of which an operator should know. A provider may lack a list, which is none.
-_REMEDIES: Final = {
-    "provider_auth": "it refuses the key: correct it",
-    "provider_unreachable": "no connection: check its address and the network",
-    "provider_connect_timeout": "no connection: check its address and the network",
-    "provider_unavailable": "it answers with an error: check its address and status",
-}
 
 
 async def publish_models(client: Client, adapters: CurrentAdapters, published: asyncio.Event) -> None:
@@ -51,8 +44,8 @@ async def _listed(adapters: CurrentAdapters, problems: dict[str, str]) -> Catalo
         providers = list(used.providers.values())
         lists = await asyncio.gather(*(provider.list_models() for provider in providers))
     for provider, listed in zip(providers, lists, strict=True):
-        if listed.problem in _REMEDIES and problems.get(provider.name) != listed.problem:
-            detail = f"{provider.name}: {_REMEDIES[listed.problem]}; headrace check tests it"
+        if listed.problem in LIST_PROBLEMS and problems.get(provider.name) != listed.problem:
+            detail = f"{provider.name}: {LIST_PROBLEMS[listed.problem]}; headrace check tests it"
             line = {"provider": provider.name, "code": listed.problem, "detail": detail}
             logger.warning("models not listed", extra=line)
         problems[provider.name] = listed.problem
@@ -65,6 +58,7 @@ async def _listed(adapters: CurrentAdapters, problems: dict[str, str]) -> Catalo
             counts_tokens=provider.counts_tokens,
             family=provider.family,
             responses=listed.responses,
+            problem=listed.problem if listed.problem in LIST_PROBLEMS else "",
         )
         for provider, listed in zip(providers, lists, strict=True)
     }

@@ -33,6 +33,8 @@ class Keys:
         self._client = client
         self._endpoints = endpoints
         self._pauses: dict[str, Pauses] = {}
+        #: Ends that this worker has set since the last read began, by provider and pause: its reply may be older.
+        self._set_since: dict[tuple[str, str], int] = {}
         self._was_read = False
 
     async def read(self) -> None:
@@ -90,14 +92,14 @@ class Keys:
         """End the pause of a key that the provider accepts again."""
         pause = pause_of(_id(key))
         if self._end_of(provider, pause):
-            self._pauses[provider].pop(pause, None)
+            self._set(provider, pause, 0)
             logger.info("key resumed", extra={"provider": provider, "key": _id(key)})
             with suppress(BrokerUnavailable):
                 await resume_key(self._client, self._hash_of(provider), provider, pause)
 
     async def _pause(self, provider: str, pause: str, pause_s: float, error: ProviderError) -> None:
         until_ms, was_paused = now_ms() + round(pause_s * 1000), bool(self._end_of(provider, pause))
-        self._pauses.setdefault(provider, {})[pause] = until_ms
+        self._set(provider, pause, until_ms)
         key_id, _, model = pause.partition(" ")
         if not was_paused:
             line = {
@@ -111,12 +113,19 @@ class Keys:
         with suppress(BrokerUnavailable):
             await pause_key(self._client, self._hash_of(provider), provider, pause, until_ms=until_ms)
 
+    def _set(self, provider: str, pause: str, until_ms: int) -> None:
+        self._pauses.setdefault(provider, {})[pause] = until_ms
+        self._set_since[provider, pause] = until_ms
+
     async def _read(self) -> None:
         names: dict[str, list[str]] = {}
         for name, endpoint in self._endpoints.items():
             names.setdefault(endpoint.configuration.hash, []).append(name)
+        self._set_since.clear()
         for configuration_hash, providers in names.items():
             self._pauses |= await read_pauses(self._client, configuration_hash, providers)
+            for (provider, pause), until_ms in self._set_since.items():
+                self._pauses.setdefault(provider, {})[pause] = until_ms
         if not self._was_read:
             await self._forget_others()
             self._was_read = True

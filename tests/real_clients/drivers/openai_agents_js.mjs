@@ -1,6 +1,14 @@
-// OpenAI's Agents SDK for JavaScript, over Responses and over Chat Completions.
+// OpenAI's Agents SDK for JavaScript, over Responses (also its WebSocket) and over Chat Completions.
 
-import { Agent, run as runAgent, setDefaultOpenAIClient, setOpenAIAPI, setTracingDisabled, tool } from '@openai/agents';
+import {
+  Agent,
+  run as runAgent,
+  setDefaultOpenAIClient,
+  setOpenAIAPI,
+  setOpenAIResponsesTransport,
+  setTracingDisabled,
+  tool,
+} from '@openai/agents';
 import OpenAI from 'openai';
 import { z } from 'zod';
 import { TASK, append, cancelled, finish, read, run } from './task.mjs';
@@ -8,6 +16,7 @@ import { TASK, append, cancelled, finish, read, run } from './task.mjs';
 setTracingDisabled(true);
 setDefaultOpenAIClient(new OpenAI({ baseURL: `${TASK.url}/v1`, apiKey: 'none' }));
 setOpenAIAPI(TASK.api === 'responses' ? 'responses' : 'chat_completions');
+setOpenAIResponsesTransport(TASK.client === 'WebSocket' ? 'websocket' : 'http');
 
 const agent = (options) => new Agent({ name: 'agent', model: TASK.model, ...options });
 

@@ -1,4 +1,4 @@
-"""OpenAI's Agents SDK for Python, over Responses and over Chat Completions."""
+"""OpenAI's Agents SDK for Python, over Responses (also its WebSocket) and over Chat Completions."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ from agents import (
     Agent,
     OpenAIChatCompletionsModel,
     OpenAIResponsesModel,
+    OpenAIResponsesWSModel,
     Runner,
     ToolOutputImage,
     function_tool,
@@ -24,7 +25,10 @@ class Value(BaseModel):
 
 def agent(**options):
     client = AsyncOpenAI(base_url=OPENAI_URL, api_key="none")
-    kind = OpenAIResponsesModel if TASK.api == "responses" else OpenAIChatCompletionsModel
+    if TASK.client == "WebSocket":
+        kind = OpenAIResponsesWSModel
+    else:
+        kind = OpenAIResponsesModel if TASK.api == "responses" else OpenAIChatCompletionsModel
     return Agent(name="agent", model=kind(model=TASK.model, openai_client=client), **options)
 
 
@@ -52,11 +56,13 @@ def usage():
 
 
 async def _cancel():
-    answer = Runner.run_streamed(agent(), TASK.prompt)
+    running = agent()
+    answer = Runner.run_streamed(running, TASK.prompt)
     async for event in answer.stream_events():
         if event.type == "raw_response_event" and "delta" in event.data.type:
             break
     answer.cancel()
+    await running.model.close()  # cancelled between two events, it would keep its WebSocket open
     await asyncio.to_thread(cancelled)
 
 

@@ -96,7 +96,6 @@ class Dispatch:
         more["expected_tokens"] = str(demand.tokens)
         more |= {"idempotency": digest} if digest else {}
         more |= {"key_id": principal.key_id} if principal.key_id else {}
-
         is_slow = self._backlog.is_slow(is_batch="priority" in extra_fields)
 
         async def try_to_create(stream_id: str) -> _Reply:
@@ -116,6 +115,9 @@ class Dispatch:
             if digest or stream_id or (elsewhere := self._id_elsewhere(created_id)) is None:
                 raise
             created_id = elsewhere
+            reply = await try_to_create(created_id)
+        if isinstance(reply, Ended) and not (digest or stream_id):  # of a try without memory, which a worker took
+            created_id = new_stream_id(None)
             reply = await try_to_create(created_id)
         return self._dispatched(created_id, reply, demand, body_hash)
 

@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+import time
 from collections import Counter
 
 import httpx2
 
-from tests.chaos.rig import Rig
+from tests.chaos.history import Span
+from tests.chaos.rig import LEASE_S, Rig
 
 ANSWERS = ("GAP", "MISSING", "BEHIND", "SUPERSEDED", "FULL", "CLOSED")
+_LAG = re.compile(r"^headrace_event_loop_lag_seconds_sum ([\d.e+-]+)$", re.MULTILINE)
 _LINE = re.compile(r'^headrace_(\w+)_total(?:\{\w+="(\w+)"\})? ([\d.e+]+)$', re.MULTILINE)
 
 
@@ -18,6 +21,7 @@ class Counters:
     def __init__(self, rig: Rig) -> None:
         self._rig = rig
         self._last: dict[tuple[int, int], Counter[str]] = {}
+        self._lags: dict[tuple[int, int], tuple[float, float]] = {}
 
     @property
     def totals(self) -> Counter[str]:
@@ -54,3 +58,14 @@ class Counters:
         for name, label, value in _LINE.findall(answer.text):
             counts[f"{name} {label}".strip()] = round(float(value))
         self._last[worker, process.pid] = counts
+        if found := _LAG.search(answer.text):
+            self._note_lag(worker, process.pid, float(found[1]))
+
+    def _note_lag(self, worker: int, pid: int, total_s: float) -> None:
+        """Note that a worker may have lost its leases, if its event loop was late by half of one since the last
+        look. A worker that a fault stops within its lease is late by less."""
+        now = time.monotonic()
+        since, before_s = self._lags.get((worker, pid), (now, total_s))
+        self._lags[worker, pid] = now, total_s
+        if total_s - before_s > LEASE_S / 2:
+            self._rig.history.worker_out.setdefault(worker, []).append(Span(since - LEASE_S, now))

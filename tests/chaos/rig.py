@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from itertools import cycle
@@ -55,6 +55,7 @@ background = true
 concurrent_streams = 1000
 headers = {{ "x-worker" = "{worker}" }}
 """
+_BEAT_S = 0.05
 _LAG_S = LEASE_S / 4
 
 
@@ -205,8 +206,17 @@ class Rig(System):
         return environment | {"HEADRACE_CONFIG": str(file)}
 
     async def _measure_own_lag(self) -> None:
+        """Run until cancelled: note the times in which this process stood still, or got less than half of its time
+        within a lease. A machine that is so busy keeps the workers from renewing theirs."""
+        late: deque[tuple[float, float]] = deque()
         while True:
             before = time.monotonic()
-            await asyncio.sleep(0.05)
-            if (now := time.monotonic()) - before > _LAG_S:
+            await asyncio.sleep(_BEAT_S)
+            now = time.monotonic()
+            late.append((now, now - before - _BEAT_S))
+            while late[0][0] < now - LEASE_S:
+                late.popleft()
+            if now - before > _LAG_S:
                 self.history.lags.append(Span(before, now))
+            elif sum(late_s for _, late_s in late) > LEASE_S / 2:
+                self.history.lags.append(Span(now - LEASE_S, now))

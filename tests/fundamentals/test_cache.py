@@ -104,20 +104,20 @@ async def test_a_full_cache_is_cleared() -> None:
     assert await cache.get("a") == "a2"
 
 
-def tasks_of_caches() -> list[asyncio.Task[Any]]:
-    """Return the tasks of all caches. Other tasks may be of servers that earlier tests have left running."""
-    return [task for task in asyncio.all_tasks() if "ExpiringCache" in getattr(task.get_coro(), "__qualname__", "")]
+def tasks_of_caches() -> set[asyncio.Task[Any]]:
+    """Return the tasks of all caches. Others are of servers that serve other tests too."""
+    return {task for task in asyncio.all_tasks() if "ExpiringCache" in getattr(task.get_coro(), "__qualname__", "")}
 
 
 async def test_a_value_is_renewed_without_callers_until_it_is_used_no_longer() -> None:
-    source = Source()
+    source, before = Source(), tasks_of_caches()
     cache = ExpiringCache(source.load, fresh_s=0.02, renewed_s=2)
     assert await cache.get("a") == "a1"
     async with asyncio.timeout(60):
         while len(source.loads) < 3:
             await asyncio.sleep(0.002)
         source.failing.add("a")  # an error is the next caller's, and does not end the renewal
-        while tasks_of_caches():
+        while tasks_of_caches() - before:
             await asyncio.sleep(0.002)
     source.failing.clear()
     loads = len(source.loads)

@@ -53,6 +53,7 @@ def axe() -> Path:
     return need_axe()
 
 
+@pytest.mark.timeout(300)  # axe-core takes the whole of a processor
 async def test_no_state_of_the_page_has_a_violation(page: Page, system: System, axe: Path) -> None:
     assert await violations(page, "empty") == {}, "empty"
     gate = asyncio.Event()

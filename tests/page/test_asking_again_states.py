@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.fakes.answer import Answer
 from tests.page.axe import need_axe, violations
 from tests.page.chat_page import ENDED, Page
@@ -9,6 +11,7 @@ from tests.page.test_images import choose, png
 from tests.system import System
 
 
+@pytest.mark.timeout(300)  # axe-core takes the whole of a processor
 async def test_no_state_of_asking_again_has_a_violation(page: Page, system: System, tmp_path: Path) -> None:
     need_axe()
     system.fake.play("seen", Answer(deltas=["Seen."]), Answer(deltas=["Seen anew."]), Answer(deltas=["Edited."]))

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fakes import FakeProvider
 from tests.provider_client import Make, provider_named, settings_for
@@ -12,6 +13,12 @@ from tests.system import PROVIDERS, System
 from workers.providers.base import Provider
 
 StartSystem = Callable[..., Awaitable[System]]
+
+# A busy machine may pause a test. The inputs are the same in every run.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 #: Timeouts are short, and the breaker is out of the way.
 IMPATIENT: dict[str, Any] = {

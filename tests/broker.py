@@ -51,7 +51,7 @@ class Broker:
 
     async def answers(self, password: str | None = None) -> None:
         """Wait until the server answers."""
-        async with asyncio.timeout(20), Redis.from_url(self.url, socket_timeout=5, password=password) as client:
+        async with asyncio.timeout(60), Redis.from_url(self.url, socket_timeout=5, password=password) as client:
             while True:
                 with contextlib.suppress(RedisError, OSError):
                     await client.ping()
@@ -77,5 +77,5 @@ class Broker:
         self._is_frozen = False
 
     def client(self) -> Redis:
-        client: Redis = Redis.from_url(self.url, socket_timeout=5)
+        client: Redis = Redis.from_url(self.url, socket_timeout=30)
         return client

@@ -37,7 +37,7 @@ class Ended:
     err: str
 
 
-async def finish(process: asyncio.subprocess.Process, stdin: str = "", *, timeout_s: float = 30) -> Ended:
+async def finish(process: asyncio.subprocess.Process, stdin: str = "", *, timeout_s: float = 60) -> Ended:
     try:
         out, err = await asyncio.wait_for(process.communicate(stdin.encode()), timeout_s)
     finally:
@@ -160,7 +160,7 @@ def lines(out: str) -> list[tuple[list[str | int], object]]:
     return [(value["path"], value["value"]) for value in printed]
 
 
-async def until(condition: Callable[[], bool], state: str, within_s: float = 30) -> None:
+async def until(condition: Callable[[], bool], state: str, within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"never: {state}"

@@ -165,7 +165,7 @@ class Running:
     async def start(self, described: Described) -> None:
         self._processes.append((described, await self._run(described.command, described.environment)))
 
-    async def ask(self, command: Sequence[str], environment: Mapping[str, str], within_s: float = 30) -> str:
+    async def ask(self, command: Sequence[str], environment: Mapping[str, str], within_s: float = 60) -> str:
         """Run a command and return its output. It must exit with 0."""
         process = await self._run(list(command), environment, output=asyncio.subprocess.PIPE)
         output, _ = await asyncio.wait_for(process.communicate(), within_s)

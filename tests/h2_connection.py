@@ -10,7 +10,7 @@ import h2.connection
 import h2.events
 from hpack import Encoder
 
-_TIMEOUT_S = 20
+_TIMEOUT_S = 60
 HEADERS, RST_STREAM, SETTINGS, PING, CONTINUATION = 1, 3, 4, 6, 9
 END_STREAM, END_HEADERS = 1, 4
 Fields = Sequence[tuple[str, str]]

@@ -48,7 +48,7 @@ class Nginx:
 
     async def start(self) -> None:
         await asyncio.to_thread(self._start)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     _, writer = await asyncio.open_connection("127.0.0.1", self.port)

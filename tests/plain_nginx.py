@@ -52,7 +52,7 @@ async def plain_nginx(gateway: int, folder: Path, lines: str, server: str = "") 
 
 
 async def _until_it_listens(process: subprocess.Popen[bytes], port: int, folder: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             assert process.poll() is None, (folder / "nginx.log").read_text()
             try:

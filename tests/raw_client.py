@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-_TIMEOUT_S = 20
+_TIMEOUT_S = 60
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class ResponseSocket:
             self._unread.remove(found)
             return found
         while True:
-            event: Event = json.loads(await asyncio.wait_for(self.connection.recv(), 20))
+            event: Event = json.loads(await asyncio.wait_for(self.connection.recv(), 60))
             if event.get("stream_id") == track:
                 return event
             self._unread.append(event)
@@ -58,7 +58,7 @@ class ResponseSocket:
     async def closed(self) -> tuple[int | None, str | None]:
         """Wait until the server has closed. Unread events are left out."""
         try:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(60):
                 while True:
                     self._unread.append(json.loads(await self.connection.recv()))
         except ConnectionClosed:

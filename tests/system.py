@@ -121,7 +121,7 @@ class System:
         self._providers = frozenset(providers)
         self.gateways: list[Gateway] = []
         self.workers: list[Process] = []
-        self.http = httpx2.AsyncClient(timeout=20, trust_env=False, headers=dict(credentials or {}))
+        self.http = httpx2.AsyncClient(timeout=60, trust_env=False, headers=dict(credentials or {}))
 
     @property
     def url(self) -> str:
@@ -168,7 +168,7 @@ class System:
         for gateway in self.gateways:
             await self.eventually(partial(self._offers_all, gateway.url), timeout_s=_BOOT_S)
 
-    async def eventually(self, condition: Callable[[], Awaitable[T | None]], *, timeout_s: float = 15) -> T:
+    async def eventually(self, condition: Callable[[], Awaitable[T | None]], *, timeout_s: float = 60) -> T:
         """Call ``condition``, an async function, until it returns something true, and return that."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -212,7 +212,7 @@ class System:
         body: dict[str, object] = answer.json()
         return body
 
-    async def ended(self, stream_id: str, *, timeout_s: float = 15) -> dict[str, object]:
+    async def ended(self, stream_id: str, *, timeout_s: float = 60) -> dict[str, object]:
         """Wait until the stream has ended, and return its status."""
 
         async def look() -> dict[str, object] | None:
@@ -221,7 +221,7 @@ class System:
 
         return await self.eventually(look, timeout_s=timeout_s)
 
-    async def ended_unwatched(self, stream_id: str, *, timeout_s: float = 15) -> None:
+    async def ended_unwatched(self, stream_id: str, *, timeout_s: float = 60) -> None:
         """Wait until the stream has ended, without watching it."""
         await self.eventually(lambda: self.field(stream_id, "ended"), timeout_s=timeout_s)
 

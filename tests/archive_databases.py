@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ class SqliteFile:
     """A database in a file. ``port``: of its server; 0 without one."""
 
     port = 0
+    #: A process that is paused may hold the lock of a file.
+    _connect: Mapping[str, Any] = {"timeout": 60}
 
     def __init__(self, folder: Path) -> None:
         self.url = f"sqlite:///{folder / 'archive.db'}"
@@ -41,7 +45,7 @@ class SqliteFile:
 
     async def execute(self, statement: str) -> None:
         """Run a statement, as an operator would."""
-        engine = create_async_engine(self.driver_url)
+        engine = create_async_engine(self.driver_url, connect_args=dict(self._connect))
         try:
             async with engine.begin() as connection:
                 await connection.exec_driver_sql(statement)
@@ -50,7 +54,7 @@ class SqliteFile:
 
     async def rows(self, query: str) -> list[dict[str, Any]]:
         """Return the rows of a query, as an operator would see them."""
-        engine = create_async_engine(self.driver_url)
+        engine = create_async_engine(self.driver_url, connect_args=dict(self._connect))
         try:
             async with engine.connect() as connection:
                 return [dict(row._mapping) for row in await connection.execute(text(query))]
@@ -60,6 +64,8 @@ class SqliteFile:
 
 class PostgresServer(SqliteFile):
     """A server of PostgreSQL with a database of its own. It refuses to run as root, so it runs as nobody there."""
+
+    _connect: Mapping[str, Any] = {}
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -102,22 +108,24 @@ class PostgresServer(SqliteFile):
     async def kill(self) -> None:
         """Kill all processes at once, in the middle of what they do. :meth:`start` starts them again."""
         assert self._process is not None
-        for pid in self._pids():
-            os.kill(pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         await asyncio.to_thread(self._process.wait)
         self._process = None
 
     def freeze(self) -> None:
         """Let every connection hang, and no new one get an answer."""
-        for pid in self._pids():
-            os.kill(pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
 
     def remove(self) -> None:
         shutil.rmtree(self._data)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for pid in self._pids():
+            with suppress(ProcessLookupError):  # a child that has ended, perhaps because its parent has
+                os.kill(pid, number)
 
     def _pids(self) -> list[int]:
         assert self._process is not None
@@ -128,7 +136,7 @@ class PostgresServer(SqliteFile):
         """Wait for the server, and create the database."""
         engine = create_async_engine(self.driver_url.replace("/archive", "/postgres"), isolation_level="AUTOCOMMIT")
         try:
-            for _ in range(300):
+            for _ in range(600):
                 try:
                     async with engine.connect() as connection:
                         query = text("SELECT count(*) FROM pg_database WHERE datname = 'archive'")

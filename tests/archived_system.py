@@ -51,7 +51,7 @@ class ArchivedSystem(System):
             async with self.broker.client() as client:
                 return not await client.exists(state_key(stream_id))
 
-        await self.eventually(is_gone, timeout_s=30)
+        await self.eventually(is_gone, timeout_s=60)
 
     async def post_as(
         self, headers: Mapping[str, str], model: str, prompt: str = "hi", *, gateway: int = 0, **body: object

@@ -43,7 +43,7 @@ class Node(Broker):
     async def run_command(self, *command: str | int) -> Any:
         """Run one command of an administrator, and raise its error."""
         if self._client is None:
-            self._client = Redis.from_url(self.url, socket_timeout=5)
+            self._client = Redis.from_url(self.url, socket_timeout=15)
         return await self._client.execute_command(*command)
 
     async def forget_client(self) -> None:

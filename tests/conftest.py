@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.fakes import FakeProvider
 from tests.provider_client import NETWORK, Make, provider_named, settings_for
@@ -13,6 +14,12 @@ from tests.system import PROVIDERS, System
 from workers.providers.base import Provider
 
 StartSystem = Callable[..., Awaitable[System]]
+
+# A busy machine may pause a test. The inputs are the same in every run.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 #: Timeouts of the models that tests let fall silent, by the code of the error. Those of all others are long: a busy
 #: machine must make none of them late.

@@ -101,7 +101,10 @@ class Service:
         found, waiting = list[int](), [self._running.pid]
         while waiting:
             pid = waiting.pop()
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            try:
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            except (FileNotFoundError, ProcessLookupError):  # it has ended
+                continue
             waiting += map(int, children)
             found += map(int, children)
         return found

@@ -26,7 +26,7 @@ PROVIDERS = ("openai", "anthropic", "ollama")
 SECRET = "a-secret-for-tests-only-0123456789abcdef"
 _BOOT_S = 100  # many systems may start at once on a small machine
 #: Longest wait for what takes milliseconds on a machine that is not busy.
-PATIENCE_S: Final = 30
+PATIENCE_S: Final = 60
 T = TypeVar("T")
 
 

@@ -39,14 +39,14 @@ async def settled(system: System) -> System:
     async def knows() -> bool:
         return (await read(system, "none")).status_code == 404
 
-    await system.eventually(knows, timeout_s=40)
+    await system.eventually(knows, timeout_s=60)
     return system
 
 
 async def raw_get(system: System, path: str) -> int:
     """Send a path as it is, which clients would change, and return the status."""
     where = urlsplit(system.url)
-    with socket.create_connection((where.hostname or "", where.port or 0), timeout=10) as connection:
+    with socket.create_connection((where.hostname or "", where.port or 0), timeout=60) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {where.netloc}\r\nConnection: close\r\n\r\n".encode())
         return int(connection.recv(4096).split()[1])
 
@@ -121,7 +121,6 @@ async def test_a_cursor_that_is_refused_starts_and_reads_nothing(system: System)
     system.fake.play("ag-forged", Answer())
     whole = await run(system, run_input("ag-forged", "ag-forged"))
     url = f"{system.url}/ag-ui/runs/ag-forged"
-    calls = len(system.fake.calls)
     for cursor in ("0-0.end", "5-3.1~5!%FF", "9" * 4000, "x" * 4000):
         for answer in (
             await system.http.get(url, params={"threadId": "t"}, headers={"Last-Event-ID": cursor}),
@@ -132,7 +131,7 @@ async def test_a_cursor_that_is_refused_starts_and_reads_nothing(system: System)
         ):
             assert code_of(answer) == (400, "invalid_last_event_id"), answer.text
             assert "send the id of the last event received" in message_of(answer)
-    assert len(system.fake.calls) == calls
+    assert len([call for call in system.fake.calls if call.model == "ag-forged"]) == 1
     beyond = f"{'9' * 15}-{'9' * 15}.999999999"
     got = frames_of(await system.http.get(url, params={"threadId": "t"}, headers={"Last-Event-ID": beyond}))
     assert text_of(got) == text_of(whole)

@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from shared.archive.archive import Archive, open_archive
 from shared.archive.records import ArchivedStream
@@ -67,13 +68,13 @@ async def archived(system: System, database: SqliteFile, stream_id: str) -> Arch
         async with opened(database) as archive:
             return await archive.find(stream_id)
 
-    return await system.eventually(look, timeout_s=40)
+    return await system.eventually(look)
 
 
 @contextmanager
 def locked(database: SqliteFile) -> Iterator[None]:
     """Lock the database for all writers."""
-    connection = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None)
+    connection = sqlite3.connect(database.url.removeprefix("sqlite:///"), isolation_level=None, timeout=60)
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -225,9 +226,12 @@ async def test_a_stream_that_cannot_be_archived_holds_up_no_other(system: System
     system.fake.play("poison", Answer(deltas=WORDS))
     system.fake.play("fine", Answer(deltas=WORDS))
     with locked(database):
-        poison = await system.post("poison")
-        await system.ended(poison)
         async with system.broker.client() as client:
+            # The worker waits for the lock with this one, and does not read the next before its data is damaged.
+            first = await system.post("fine")
+            await system.eventually(lambda: is_taken(client, first))
+            poison = await system.post("poison")
+            await system.ended(poison)
             key = state_key(poison).replace(":state", ":log")
             await client.delete(key)
             await client.rpush(key, b"no chunk")  # type: ignore[misc]
@@ -239,10 +243,16 @@ async def test_a_stream_that_cannot_be_archived_holds_up_no_other(system: System
     async def is_reported() -> bool:
         return "stream cannot be archived" in system.workers[0].log.read_text()
 
-    await system.eventually(is_reported, timeout_s=30)
+    await system.eventually(is_reported)
     assert await system.field(poison, "unarchived") is not None
     async with system.broker.client() as client:
         assert await client.zscore(UNARCHIVED, poison) > 0
+
+
+async def is_taken(client: Redis, stream_id: str) -> bool:
+    """Return True once a worker has taken a stream, to archive it."""
+    due_ms = await client.zscore(UNARCHIVED, stream_id)
+    return due_ms is not None and due_ms > (await client.time())[0] * 1000 + 60_000
 
 
 async def test_streams_with_large_logs_are_not_held_together(system: System, database: SqliteFile) -> None:
@@ -290,8 +300,9 @@ async def test_an_archive_that_is_away_holds_nothing_up_and_loses_nothing(tmp_pa
             async with await system.stream("away") as connection:
                 await connection.next("done")
                 ids.append(str(connection.stream_id))
-        for stream_id, view in zip(ids, views, strict=False):
+        for stream_id in ids:
             await gone(client, stream_id)
+        for stream_id, view in zip(ids, views, strict=False):
             async with opened(database, content_keys=(SecretStr(CONTENT_KEY),)) as archive:
                 found = await archive.find(stream_id)
             assert found is not None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 
 from tests.conftest import StartSystem
 from tests.fakes.answer import Answer, Call
@@ -35,7 +36,7 @@ async def read_all(connection: SseConnection) -> list[Frame]:
 
 async def test_a_slow_reader_slows_the_provider_and_loses_nothing(start_system: StartSystem) -> None:
     system = await start_system(
-        max_stream_bytes=64 * MEGABYTE, write_deadline_s=60, cap=256, window=128, retention_s=600
+        max_stream_bytes=64 * MEGABYTE, write_deadline_s=600, cap=256, window=128, retention_s=600
     )
     system.fake.play("long", Answer(deltas=many))
     stream_id = await system.post("long", on_disconnect="cancel")
@@ -44,7 +45,7 @@ async def test_a_slow_reader_slows_the_provider_and_loses_nothing(start_system: 
     call = (await system.fake.wait_calls(1))[0]
     before = [process.rss_bytes for process in (*system.gateways, *system.workers)]
 
-    await call.wait_stalled(1.5, timeout_s=30)
+    await call.wait_stalled(1.5, timeout_s=60)
     assert not call.finished
     held_at = call.sent_bytes
     assert held_at < 12 * MEGABYTE
@@ -67,14 +68,14 @@ async def test_a_reader_that_reads_nothing_is_cut_and_can_resume(start_system: S
     system.fake.play("cut", Answer(deltas=many))
     dead = await system.stream("cut", grace_s=600)
     async with await system.read(dead.stream_id, receive_buffer=SMALL_BUFFER) as reader:
-        seen = await reader.take(3)
+        seen = await reader.take(1)
         dead.cut()
 
         async def nobody_reads() -> bool:
             metrics = (await system.http.get(f"{system.url}/metrics")).text
             return "headrace_subscriptions 0.0" in metrics
 
-        await system.eventually(nobody_reads, timeout_s=20)
+        await system.eventually(nobody_reads)
         try:
             seen += await reader.rest()  # data on its way
         except (Broken, OSError):
@@ -82,20 +83,23 @@ async def test_a_reader_that_reads_nothing_is_cut_and_can_resume(start_system: S
         else:
             raise AssertionError("the connection should have been cut, not ended")
     whole_events = [frame for frame in seen if frame.id]
-    async with await system.read(dead.stream_id, whole_events[-1].id) as again:
-        rest = await again.rest()
+    while whole_events[-1].event != "done":
+        async with await system.read(dead.stream_id, whole_events[-1].id) as again:
+            with suppress(Broken, OSError):  # cut as well, if this process does not read for a second
+                async for frame in again.frames():
+                    whole_events += [frame] if frame.id else []
     call = system.fake.calls[0]
-    assert text_of(whole_events + rest) == expected(call)
+    assert text_of(whole_events) == expected(call)
     assert len(system.fake.calls) == 1
 
 
 async def test_a_late_joiner_reads_events_far_beyond_the_cap(start_system: StartSystem) -> None:
-    system = await start_system(cap=32, window=16)
-    words = [f"w{i} " for i in range(1500)]
+    system = await start_system(cap=32, window=16, max_event_bytes=256)
+    words = [f"w{i} {'x' * 200} " for i in range(1500)]  # each an event of its own, however slow the worker is
     system.fake.play("beyond", Answer(deltas=words, delay_s=0.001))
     stream_id = await system.post("beyond")  # on_disconnect is "continue": no window without readers
     call = (await system.fake.wait_calls(1))[0]
-    await call.wait_deltas(1000, timeout_s=30)
+    await call.wait_deltas(1000)
     async with await system.read(stream_id, gateway=1) as late:
         frames = await late.rest()
     assert text_of(frames) == "".join(words)
@@ -123,6 +127,6 @@ async def test_a_cursor_beyond_the_log_opens_no_window(start_system: StartSystem
         epoch = (await connection.next("token")).at.split("-")[0]
         liar = await system.read(connection.stream_id, f"{epoch}-999999999999999")
         call = system.fake.calls[0]
-        await call.wait_stalled(1.5, timeout_s=30)
+        await call.wait_stalled(1.5, timeout_s=60)
         assert not call.finished
         liar.cut()

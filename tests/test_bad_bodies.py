@@ -5,6 +5,7 @@ import asyncio
 import gc
 import gzip
 import json
+import re
 import tracemalloc
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -63,7 +64,9 @@ async def sending(
     head += f"content-encoding: {encoding.removeprefix('raw ')}\r\n" if encoding else ""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        asked = await reader.readuntil(b"\r\n\r\n")
+        if length := re.search(rb"content-length: *(\d+)", asked.lower()):  # what stays unread resets the connection
+            await reader.readexactly(int(length[1]))
         with suppress(ConnectionError):
             writer.write(head.encode() + b"\r\n" + body)
             await writer.drain()

@@ -200,14 +200,14 @@ class Call:
         given = self.request.get("messages", self.request.get("input", []))
         return given if isinstance(given, list) else [{"role": "user", "content": given}]
 
-    async def wait_deltas(self, count: int, *, timeout_s: float = 30) -> None:
+    async def wait_deltas(self, count: int, *, timeout_s: float = 60) -> None:
         """Wait until ``count`` deltas were handed to the socket."""
         if self.sent_deltas < count:
             reached = asyncio.Event()
             self._awaited.append((count, reached))
             await asyncio.wait_for(reached.wait(), timeout_s)
 
-    async def wait_stalled(self, for_s: float, *, timeout_s: float = 30) -> None:
+    async def wait_stalled(self, for_s: float, *, timeout_s: float = 60) -> None:
         """Wait until the socket has accepted nothing for ``for_s``."""
         async with asyncio.timeout(timeout_s):
             while True:
@@ -217,7 +217,7 @@ class Call:
                 except TimeoutError:
                     return
 
-    async def wait_closed(self, *, timeout_s: float = 30) -> None:
+    async def wait_closed(self, *, timeout_s: float = 60) -> None:
         await asyncio.wait_for(self.closed.wait(), timeout_s)
 
     # --- for the server

@@ -125,19 +125,19 @@ class FakeProvider:
         the last stays."""
         self._answers[model] = [answer, *later]
 
-    async def wait_calls(self, count: int, *, timeout_s: float = 30) -> list[Call]:
+    async def wait_calls(self, count: int, *, timeout_s: float = 60) -> list[Call]:
         """Wait until there are ``count`` calls, and return all."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.calls) >= count)
         return self.calls
 
-    async def wait_gets(self, count: int, *, timeout_s: float = 30) -> list[Get]:
+    async def wait_gets(self, count: int, *, timeout_s: float = 60) -> list[Get]:
         """Wait until there are ``count`` requests for stored answers, and return all."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.gets) >= count)
         return self.gets
 
-    async def wait_cancels(self, count: int, *, timeout_s: float = 30) -> list[str]:
+    async def wait_cancels(self, count: int, *, timeout_s: float = 60) -> list[str]:
         """Wait until there are ``count`` cancels, and return all."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.cancels) >= count)

@@ -40,7 +40,7 @@ def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=1200 if "HEADRACE_NIGHTLY" in os.environ else 200,
+        timeout=1200 if "HEADRACE_NIGHTLY" in os.environ else 600,
         check=False,
     )
 

@@ -103,7 +103,7 @@ def test_a_version_without_a_dated_section_in_the_changelog_is_not_released(chec
     assert f"CHANGELOG.md: no heading '## {VERSION} — DATE'" in refused.stderr
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(700)
 def test_one_command_makes_a_whole_signed_release(checkout: Path, tmp_path: Path) -> None:
     """The server's wheel runs away from its source tree, with its page; users can verify each file."""
     needs_hatchling()

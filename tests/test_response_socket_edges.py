@@ -26,7 +26,7 @@ TEXT = "".join(WORDS)
 PIECE = "0123456789" * 300
 MEGABYTE = 1024 * 1024
 ALICE = bearer(token("alice"))
-DRAIN_S = 6
+DRAIN_S = 9
 HANDSHAKE = "\r\n".join(
     (
         *("GET /v1/responses HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade"),

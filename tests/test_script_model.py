@@ -42,7 +42,7 @@ def _small_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chunks_module, "CHUNK_EVENTS", 3)
 
 
-@pytest.mark.timeout(300 + SOAK)
+@pytest.mark.timeout(600 + SOAK)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_walk_breaks_the_rules(bench: Bench, part: int) -> None:
     walks = EXAMPLES // PARTS

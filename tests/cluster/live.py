@@ -17,21 +17,17 @@ from tests.sse_client import Broken, Frame, SseConnection, text_of
 _MODEL: Final = "endless"
 #: Pause of a client between two tries to connect.
 _RETRY_S: Final = 0.2
-#: A shorter time without a frame is none that a user notices.
-_PAUSE_S: Final = 0.5
 
 
 @dataclass(eq=False)
 class Reader:
-    """One stream and its client. ``longest_s``: the longest pause between two frames; ``paused_s``: sum of all
-    that a user notices; ``at``: time of the last frame."""
+    """One stream and its client. ``longest_s``: the longest pause between two frames; ``at``: time of the last."""
 
     prompt: str
     stream_id: str
     connection: SseConnection
     frames: list[Frame] = field(default_factory=list)
     longest_s: float = 0.0
-    paused_s: float = 0.0
     at: float = 0.0
 
     @property
@@ -53,9 +49,7 @@ class Reader:
     def _take(self, frame: Frame) -> None:
         now = time.monotonic()
         self.frames.append(frame)
-        pause_s, self.at = now - self.at, now
-        self.longest_s = max(self.longest_s, pause_s)
-        self.paused_s += pause_s if pause_s > _PAUSE_S else 0.0
+        self.longest_s, self.at = max(self.longest_s, now - self.at), now
 
     async def _reconnect(self, system: ClusterSystem, gateway: int) -> None:
         last = next(frame.id for frame in reversed(self.frames) if frame.id is not None)
@@ -101,7 +95,7 @@ class Live:
     def reset(self) -> None:
         """Measure pauses from now on."""
         for reader in self.readers:
-            reader.at, reader.longest_s, reader.paused_s = time.monotonic(), 0.0, 0.0
+            reader.at, reader.longest_s = time.monotonic(), 0.0
 
     async def all_go_on(self, within_s: float = 60) -> None:
         """Wait until every stream has got three more tokens."""

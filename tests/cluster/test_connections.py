@@ -1,6 +1,7 @@
 """Exchanges over several nodes, redirections, scripts, passwords, TLS, and the owner of one key."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -208,6 +209,29 @@ async def test_a_listener_follows_its_channel_without_other_traffic(cluster: Clu
     listening.cancel()
     await asyncio.wait([listening])
     await connections.aclose()
+
+
+async def test_a_listener_that_stood_still_keeps_its_subscription(tmp_path: Path) -> None:
+    """A process that gets no time for longer than an answer may take has not lost its server."""
+    broker, channel = Broker(tmp_path), f"hr:{{{BUCKET_TAGS[70]}}}:channel"
+    await broker.start()
+    servers, heard, resumed = servers_of(broker.url, timeout_s=60), list[bytes](), list[str]()
+    listening = asyncio.create_task(listen_to_shards(servers, [channel], hear=heard.extend, resumed=resumed.extend))
+    try:
+        async with asyncio.timeout(60):
+            while not resumed:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.5)  # nothing is under way
+            time.sleep(4)
+            while not heard:
+                await asyncio.sleep(0.01)
+                await servers.exchange([("SPUBLISH", channel, "here")])
+        assert resumed == [channel]
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+        await servers.aclose()
+        broker.kill()
 
 
 async def is_blocking(cluster: Cluster, key: str) -> bool:

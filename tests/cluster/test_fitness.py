@@ -24,7 +24,8 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     patient = ("--cluster-node-timeout", "5000")  # no failover after a pause of one node
     servers = Cluster(tmp_path_factory.mktemp("cluster"), *users, *patient, masters=2, replicas=1)
     await servers.start()
-    await until(partial(is_fit, servers.url))  # a new replica is not yet in the map
+    for node in servers.nodes:  # a new replica is not yet in the map of each
+        await until(partial(is_fit, f"redis+cluster://127.0.0.1:{node.port}"))
     yield servers
     await servers.stop()
 

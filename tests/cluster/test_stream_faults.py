@@ -22,8 +22,8 @@ from tests.system import ask
 
 NIGHTLY = bool(os.environ.get("HEADRACE_NIGHTLY"))
 COUNT, PACE_S = (200, 0.2) if NIGHTLY else (20, 0.05)
-#: The shortest outage of a node: much longer than a pause of a busy machine.
-OUTAGE_S = 3.0
+#: The shortest outage of a node: more than twice as long as all streams pause on a busy machine.
+OUTAGE_S = 4.0
 
 pytestmark = pytest.mark.timeout(1800 if NIGHTLY else 120)
 
@@ -64,7 +64,7 @@ def check_pauses(live: Live, own: Sequence[Reader], what: str, outage_s: float) 
     print(
         f"{what}: away for {outage_s:.2f} s; own {live.longest_s(own):.2f} s, others {live.longest_s(others):.2f} s"
     )
-    assert max((reader.paused_s for reader in others), default=0.0) < outage_s / 2
+    assert live.longest_s(others) < outage_s / 2
 
 
 @pytest.mark.parametrize("fault", ["killed", "frozen"])
@@ -113,6 +113,7 @@ async def test_a_master_that_comes_back_empty_loses_no_token(
     own = await live.of(master)
     began = time.monotonic()
     await cluster.kill(master)
+    await asyncio.sleep(OUTAGE_S)
     await cluster.restart(master)
     assert await master.run_command("DBSIZE") == 0
     await until(partial(serves, master))

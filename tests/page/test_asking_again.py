@@ -67,16 +67,16 @@ def sent(system: System, model: str) -> list[list[tuple[str, Any]]]:
 
 
 async def test_a_regenerated_answer_replaces_the_old_one_also_after_a_reload(page: Page, system: System) -> None:
-    system.fake.play("again", *(Answer(deltas=[f"Answer {number}"]) for number in range(1, 6)))
-    await page.ask("First", model="openai/again")
+    system.fake.play("regenerated", *(Answer(deltas=[f"Answer {number}"]) for number in range(1, 6)))
+    await page.ask("First", model="openai/regenerated")
     first = ["First", "Answer 1", "done"]
     await until_visible(page, first)
-    await page.ask("Second", model="openai/again")
+    await page.ask("Second", model="openai/regenerated")
     await until_visible(page, first, ["Second", "Answer 2", "done"])
     await click(page, "Regenerate")
     await until_visible(page, first, ["Second", "Answer 3", "done"])
     before = [("user", "First"), ("assistant", "Answer 1"), ("user", "Second")]
-    assert sent(system, "again")[1:] == [before, before]
+    assert sent(system, "regenerated")[1:] == [before, before]
     assert await page.script("return document.activeElement.id") in {"prompt", "scroll"}
 
     await page.reload()
@@ -86,10 +86,10 @@ async def test_a_regenerated_answer_replaces_the_old_one_also_after_a_reload(pag
     await click(page, "Hide")
     await click(page, "Regenerate")
     await until_visible(page, first, ["Second", "Answer 4", "done"])
-    assert sent(system, "again")[-1] == before
-    await page.ask("Third", model="openai/again")
+    assert sent(system, "regenerated")[-1] == before
+    await page.ask("Third", model="openai/regenerated")
     await until_visible(page, first, ["Second", "Answer 4", "done"], ["Third", "Answer 5", "done"])
-    assert sent(system, "again")[-1] == [*before, ("assistant", "Answer 4"), ("user", "Third")]
+    assert sent(system, "regenerated")[-1] == [*before, ("assistant", "Answer 4"), ("user", "Third")]
 
 
 async def test_a_question_is_edited_and_what_follows_is_asked_anew(page: Page, system: System) -> None:
@@ -128,8 +128,8 @@ async def test_a_question_is_edited_and_what_follows_is_asked_anew(page: Page, s
 
 
 async def test_an_answer_that_was_stopped_failed_or_refused_is_asked_again(page: Page, system: System) -> None:
-    system.fake.play("stopped", Answer(deltas=["Half"], end="hang"), Answer(status=400), Answer(deltas=["Whole"]))
-    await page.ask("Hello", model="openai/stopped")
+    system.fake.play("asked-again", Answer(deltas=["Half"], end="hang"), Answer(status=400), Answer(deltas=["Whole"]))
+    await page.ask("Hello", model="openai/asked-again")
     await page.until_longer(3)
     assert await page.script(_LABELS) == ["Copy"]  # nothing can be asked again while an answer comes
     await page.click("stop")
@@ -139,7 +139,7 @@ async def test_an_answer_that_was_stopped_failed_or_refused_is_asked_again(page:
     await click(page, "Regenerate")
     whole = ["Hello", "Whole", "done"]
     await until_visible(page, whole)
-    assert sent(system, "stopped") == [[("user", "Hello")]] * 3
+    assert sent(system, "asked-again") == [[("user", "Hello")]] * 3
 
     system.fake.play("good", Answer(deltas=["Good"]))
     choose = "document.getElementById('model-name').value = arguments[0]"

@@ -53,8 +53,8 @@ async def _has_connected_again(page: Page, times: int) -> bool:
 
 async def test_the_keep_cutting_option_cuts_again_and_again(page: Page, system: System) -> None:
     gate = asyncio.Event()  # the answer ends after a cut, however slow the machine is
-    system.fake.play("cut", Answer(deltas=WORDS[:200], delay_s=0.02, gate=gate, gate_after=199))
-    await page.ask("Count", model="openai/cut")
+    system.fake.play("kept-cutting", Answer(deltas=WORDS[:200], delay_s=0.02, gate=gate, gate_after=199))
+    await page.ask("Count", model="openai/kept-cutting")
     await page.script("document.querySelector('[data-testid=\"keep-cutting\"]').click()")
     await page.until(partial(_has_connected_again, page, 1))
     gate.set()
@@ -67,11 +67,11 @@ async def test_the_keep_cutting_option_cuts_again_and_again(page: Page, system: 
 
 async def test_a_lost_network_loses_nothing(driver: Chrome, system: System) -> None:
     gate = asyncio.Event()  # the answer ends after the last cut, however slow the machine is
-    system.fake.play("lost", Answer(deltas=WORDS, delay_s=0.05, gate=gate, gate_after=len(WORDS) - 1))
+    system.fake.play("lost-network", Answer(deltas=WORDS, delay_s=0.05, gate=gate, gate_after=len(WORDS) - 1))
     async with CuttingProxy(system.gateways[0].url) as proxy:
         page = Page(driver, proxy.url)
         await page.open()
-        await page.ask("Count", model="openai/lost")
+        await page.ask("Count", model="openai/lost-network")
         for cuts in (1, 2, 3):
             await page.until_state("streaming")
             await page.until_longer(len(await page.raw_text()) + 20)
@@ -109,8 +109,8 @@ async def test_a_deploy_behind_a_load_balancer_loses_nothing(driver: Chrome, sys
 
 async def test_stop_keeps_the_partial_text(page: Page, system: System) -> None:
     never = asyncio.Event()
-    system.fake.play("stopped", Answer(deltas=WORDS, delay_s=0.02, gate=never, gate_after=len(WORDS) - 1))
-    await page.ask("Count", model="openai/stopped")
+    system.fake.play("stopped-early", Answer(deltas=WORDS, delay_s=0.02, gate=never, gate_after=len(WORDS) - 1))
+    await page.ask("Count", model="openai/stopped-early")
     await page.until_longer(50)
     await page.click("stop")
     assert await page.until_state(*ENDED) == "cancelled"

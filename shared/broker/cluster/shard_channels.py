@@ -86,6 +86,7 @@ class _Listener:
         """Keep the subscriptions those of the node's slots, until the connection is lost."""
         loop = asyncio.get_running_loop()
         reads, read_at, pinged_at = wire.reads, loop.time(), loop.time()
+        asked_at: float | None = None  # of the first PING without an answer
         while True:
             version = self._servers.version
             self._moved.clear()
@@ -94,11 +95,12 @@ class _Listener:
             if wire.lost.done():
                 wire.lost.result()
             if wire.reads != reads:
-                reads, read_at = wire.reads, loop.time()
-            elif loop.time() - read_at > _PING_EVERY_S + _ANSWER_S:
+                reads, read_at, asked_at = wire.reads, loop.time(), None
+            elif asked_at is not None and loop.time() - asked_at > _ANSWER_S:
                 raise TimeoutError
             if loop.time() - max(read_at, pinged_at) >= _PING_EVERY_S:
                 pinged_at = loop.time()
+                asked_at = pinged_at if asked_at is None else asked_at
                 wire.send(pack(("PING",)))
 
     def _adjust(self, wire: Wire) -> None:

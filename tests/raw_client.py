@@ -82,9 +82,19 @@ class RawConnection:
         return bytes(received)
 
 
+class _Reader(asyncio.StreamReader):
+    """Reads what came before a reset, which asyncio's own reader drops."""
+
+    def set_exception(self, _: BaseException) -> None:
+        self.feed_eof()
+
+
 @asynccontextmanager
 async def connected(port: int, tls: ssl.SSLContext | None = None) -> AsyncIterator[RawConnection]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls)
+    loop, reader = asyncio.get_running_loop(), _Reader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await loop.create_connection(lambda: protocol, "127.0.0.1", port, ssl=tls)
+    writer = asyncio.StreamWriter(transport, protocol, reader, loop)
     try:
         yield RawConnection(reader, writer)
     finally:

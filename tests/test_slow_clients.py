@@ -28,7 +28,8 @@ from tests.raw_client import RawConnection, connected
 from tests.raw_requests import HOST, SMUGGLED, post
 from tests.system import System, ask
 
-DEADLINE_S = 2
+#: A busy gateway has to read whole heads within it.
+DEADLINE_S = 4
 #: With less, the kernel already closes the connection of a client that takes a little within each deadline.
 WRITE_DEADLINE_S = 2
 #: Of the gateway whose clients must not be disconnected, even if they stand still for a while.
@@ -40,7 +41,7 @@ SMALL_BUFFER = 4096
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def impatient_gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    """One gateway that waits for two seconds."""
+    """One gateway that waits for a few seconds."""
     system = System(
         tmp_path_factory.mktemp("slow"),
         gateways=1,

@@ -60,7 +60,7 @@ async def test_one_master_that_evicts_or_is_full_is_named(cluster: Cluster) -> N
     assert error.reason == Reason.EVICTION
     assert f"127.0.0.1:{node.port}" in error.detail
     await node.run_command("CONFIG", "SET", "maxmemory-policy", "noeviction")
-    await node.run_command("CONFIG", "SET", "maxmemory", "1mb")
+    await node.run_command("CONFIG", "SET", "maxmemory", "1")
     assert isinstance(await refusal(cluster.url), BrokerFull)
     await node.run_command("CONFIG", "SET", "maxmemory", 0)
 

@@ -89,7 +89,7 @@ async def test_a_broken_stream_fails_alone(client: Client, broken_key: int) -> N
 async def test_a_full_redis_refuses_all_and_takes_nothing(client: Client) -> None:
     streams = [await running(client) for _ in range(2)]
     calls = [SCRIPTS.append(holder, 2, some(2, 2)) for _, holder in streams]
-    await client.config_set("maxmemory", "1mb")
+    await client.config_set("maxmemory", "1")
     replies = await run_scripts(client, calls)
     await client.config_set("maxmemory", "0")
     assert [isinstance(reply, BrokerFull) for reply in replies] == [True, True]

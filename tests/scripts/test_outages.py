@@ -41,7 +41,7 @@ async def test_a_full_redis_takes_endings_but_nothing_new(tmp_path: Path) -> Non
     holders = {stream.id: await stream.claim() for stream in (running, cancelled, deleted, released)}
     holder = holders[running.id]
     await running.append(holder, 1, some(1, 2))
-    await client.config_set("maxmemory", "1mb")
+    await client.config_set("maxmemory", "1")
     new = Stream(client)
     refused: list[Call[Any]] = [
         SCRIPTS.append(holder, 3, some(3, 3)),

@@ -14,9 +14,9 @@ async def harm(proxy: Proxy, fault: Fault) -> None:
         case Harm.RESET:
             proxy.reset()
         case Harm.TRUNCATE:
-            proxy.truncate(True)
+            proxy.truncate()
             await asyncio.sleep(lasts_s)
-            proxy.truncate(False)
+            proxy.end_truncation()
         case Harm.REFUSE:
             proxy.refuse = True
             proxy.reset()

@@ -51,7 +51,14 @@ class Proxy:
         for link in [link for link in self.links if link.silent is not None]:
             link.reset()
 
-    def truncate(self, wanted: bool) -> None:
-        """Break every connection within its next piece towards the client, or stop doing so."""
+    def truncate(self) -> None:
+        """Break every connection within its next piece towards the client."""
         for link in self.links:
-            link.truncate = wanted
+            link.truncate = True
+
+    def end_truncation(self) -> None:
+        """Break no more of them, and reset the broken ones: their servers know of no end yet."""
+        for link in [link for link in self.links if link.truncate]:
+            link.truncate = False
+            if link.silent is not None:
+                link.reset()

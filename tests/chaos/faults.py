@@ -20,6 +20,8 @@ from tests.system import Process
 from tests.webhook_receiver import Answer
 
 Injection = Callable[[Fault], Awaitable[None]]
+#: Delay each way with which a worker still renews its leases: it waits for a quarter of one (workers/writing).
+_NEAR_S: Final = LEASE_S / 10
 #: A link that is cut for longer than this may cost a worker its lease.
 _HARMLESS: Final = 0.2
 _WORKER_KINDS: Final = {kind for kind in Kind if kind.name.startswith(("WORKER_", "PROVIDER_"))}
@@ -228,7 +230,8 @@ class Faults:
 
     async def _worker_link(self, fault: Fault) -> None:
         brief = fault.harm is Harm.REFUSE and fault.lasts < _HARMLESS
-        harmless = brief or fault.harm in (Harm.RESET, Harm.TRUNCATE, Harm.DELAY)
+        near = fault.harm is Harm.DELAY and fault.delay_s < _NEAR_S
+        harmless = brief or near or fault.harm in (Harm.RESET, Harm.TRUNCATE)
         out = self._rig.history.worker_is_out(fault.target)
         with contextlib.nullcontext() if harmless else out:
             await harm(self._rig.worker_links[fault.target], fault)

@@ -1,4 +1,4 @@
-"""What the workers of ``headrace up`` found wrong with its providers at their start."""
+"""Problems of the providers of ``headrace up``, as its workers found them at their start."""
 
 from collections.abc import Iterable
 from contextlib import suppress

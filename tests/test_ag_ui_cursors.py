@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.ag_ui.cursor import READY, STARTED, Cursor, Shown, parse_cursor
@@ -171,7 +171,6 @@ cursors = st.one_of(
 )
 
 
-@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(cursors)
 def test_a_cursor_survives_its_text(cursor: Cursor) -> None:
     assert parse_cursor(str(cursor)) == cursor

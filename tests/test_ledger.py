@@ -4,7 +4,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.configuration.entries import PriceEntry
@@ -107,7 +107,6 @@ ENTRIES = st.builds(
 )
 
 
-@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(ENTRIES, max_size=5))
 def test_a_ledger_is_decoded_as_it_was(entries: list[LedgerEntry]) -> None:
     assert decode_ledger(encode_ledger(entries), "k") == entries

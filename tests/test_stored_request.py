@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.dialects.ai_sdk import request as ai_sdk
@@ -37,7 +37,6 @@ def stored_request(body: dict[str, Any], parameters: dict[str, Any], text: str) 
     return validate(StoredRequest, fields)
 
 
-@settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.text(max_size=3), JSON, max_size=4), st.dictionaries(st.sampled_from("a$"), JSON), LONG)
 def test_a_stored_request_comes_back_with_the_order_of_its_members(
     body: dict[str, Any], options: dict[str, Any], text: str
